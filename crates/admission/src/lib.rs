@@ -1,0 +1,1 @@
+//! Who may listen, as plain functions: tickets today, the ladder and the waiting room later.

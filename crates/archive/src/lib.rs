@@ -1,0 +1,1 @@
+//! The recording: append-only log, index, recovery, replay and downloads.

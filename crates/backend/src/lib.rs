@@ -1,0 +1,1 @@
+//! What lies outside a process: the bus, the store and the objects, each behind an interface.

@@ -1,0 +1,1 @@
+//! The window of parts and the cursors of listeners: pure bookkeeping of the fan-out.

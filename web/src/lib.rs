@@ -1,0 +1,1 @@
+//! The pages, plain modules without a build step, compiled into the binary.

@@ -1,0 +1,2 @@
+//! Checks that must not rot.
+fn main() {}
