@@ -1,0 +1,54 @@
+//! What acceptance tests stand on: a server started as a user starts it ([`server`]), real browsers ([`browser`]),
+//! ffmpeg as an independent player ([`ffmpeg`]), and ears made of numbers ([`signal`]).
+//!
+//! Nothing here reaches into the server: tests see what listeners, speakers and operators see.
+
+// This is a harness around real processes: it waits on the real clock, always for a condition and with a deadline.
+#![allow(clippy::disallowed_methods)]
+
+pub mod browser;
+pub mod ffmpeg;
+pub mod server;
+pub mod signal;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Calls `condition` until it yields a value, at most for `within`.
+///
+/// # Errors
+/// If the time is up, naming `what` and the last reason given.
+pub fn wait_for<T>(
+    what: &str,
+    within: Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + within;
+    let mut last = String::from("not yet");
+    loop {
+        match condition() {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => {}
+            Err(error) => last = format!("{error:#}"),
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {within:?} for {what}: {last}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// How often a repeated trial runs: `MINASSA_REPEAT`, else `default`. The closing figures of an issue are made with
+/// the full number; every run of the tests makes some.
+pub fn repeats(default: usize) -> usize {
+    std::env::var("MINASSA_REPEAT").ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// The value at `quantile` (0 to 1) of `values`, by the nearest rank.
+pub fn quantile(values: &[f64], quantile: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (quantile * sorted.len() as f64).ceil().max(1.0) as usize;
+    sorted.get(rank.min(sorted.len()).saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
