@@ -1,1 +1,31 @@
-//! What lies outside a process: the bus, the store and the objects, each behind an interface.
+//! What lies outside a process: the bus, the store and the objects, each behind an interface, and the small things
+//! every shell shares.
+//!
+//! | Module | Holds |
+//! | --- | --- |
+//! | [`bus`] | messages between processes: Unix sockets today |
+//! | [`wire`] | what the messages say: serialisable mirrors of the model's types |
+//! | [`store`] | events and their seats: SQLite today |
+//! | [`objects`] | files named by their digest: a directory today |
+//! | [`freeze`] | files written whole or not at all; events frozen to a node's disk |
+//! | [`keys`] | private keys, made once, readable by their owner alone |
+//! | [`clock`] | both clocks of the machine |
+//! | [`http`] | listening sockets and the accept loop with its limits |
+//! | [`problem`] | errors as RFC 9457 has them |
+//! | [`child`] | the sign of life a role gives its supervisor |
+//!
+//! Nothing here decides anything about a show; roles bring the cores and this crate together.
+
+// A shell reads clocks: that is its work (see clippy.toml).
+#![allow(clippy::disallowed_methods)]
+
+pub mod bus;
+pub mod child;
+pub mod clock;
+pub mod freeze;
+pub mod http;
+pub mod keys;
+pub mod objects;
+pub mod problem;
+pub mod store;
+pub mod wire;

@@ -1,1 +1,258 @@
 //! The role that listeners meet: the push door and the files door around the fan-out.
+//!
+//! An edge takes the parts of every running event from origin's bus into a window (`fanout`), and serves them through
+//! two doors: *push*, one long response a listener, and *files*, everything that caches understand, from the same
+//! window or from the recording on the disk. Several edges share both ports (`SO_REUSEPORT`); each has a bus socket
+//! of its own, on which it reports, and gives origin back what origin lost.
+//!
+//! ```text
+//!                 ┌─────────────── edge ────────────────┐
+//!  origin ──bus──►│ feed ──► window ──► cursor ──► push │──► listener
+//!  control ─bus──►│   │        └──────────────► files   │──► player, cache
+//!                 │   ▼                           ▲     │
+//!                 └ frozen events          recordings ──┘
+//! ```
+//!
+//! It needs neither control nor origin to go on: it begins with the events frozen to its disk, keeps serving what it
+//! has, and asks again. It decides nothing about a show, keeps no list of who listens, and writes nothing but those
+//! frozen events.
+//!
+//! This shell is the straightforward one, a task a connection. What is decided, is decided in `fanout` and in the
+//! plain functions of `address`, `ranges` and `channel`; a denser shell replaces `push` and keeps those.
+
+// A shell reads clocks: that is its work (see clippy.toml).
+#![allow(clippy::disallowed_methods)]
+
+mod address;
+mod answer;
+mod channel;
+mod config;
+mod feed;
+mod files;
+mod metrics;
+mod notice;
+mod push;
+mod ranges;
+mod recordings;
+mod shared;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use backend::bus::{Bus, UnixBus};
+use backend::child::Pulse;
+use backend::freeze::FrozenEvents;
+use backend::http::{Limits, accept_loop, serve, serve_connection};
+use backend::keys::Keys;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{ConfigError, EdgeConfig};
+
+use feed::Feed;
+use recordings::Recordings;
+use shared::{Parts, Shared};
+
+/// Connections of the push door beyond its listeners, so that there is someone to tell newcomers that it is full.
+const DOORSTEP: usize = 128;
+/// Longest time connections get to finish what is being written, beyond the time over which listeners are let go.
+const DRAIN: Duration = Duration::from_millis(400);
+
+/// Where an edge runs.
+#[derive(Debug)]
+pub struct Place {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Further data directories that recordings may lie in, as origin is configured.
+    pub more_recordings: Vec<PathBuf>,
+    /// Which edge of the machine, counted from 0; its name on the bus is `edge-{index}`.
+    pub index: u32,
+    /// The push door, bound (see [`bind`]).
+    pub push: TcpListener,
+    /// The files door, bound.
+    pub files: TcpListener,
+    /// Beaten once a second, if there is somebody to hear it.
+    pub pulse: Option<Pulse>,
+}
+
+/// Binds a door so that other edges may share it. Port 0 picks a free one.
+///
+/// # Errors
+/// Whatever the system says, such as `AddrInUse`.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    backend::http::bind(address, true)
+}
+
+/// Runs an edge until `shutdown`: joins the bus as `edge-{index}`, serves both doors. At shutdown it accepts nobody
+/// any more, lets every listener go with a complete response within [`EdgeConfig::leave_ms`], and returns within
+/// three seconds.
+///
+/// # Errors
+/// If the configuration, the data directory, a key, the bus or a door cannot be used. Once it serves, nothing ends it
+/// but `shutdown`.
+pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
+    config.check()?;
+    let budget = FileBudget::of(&config, raise_file_limit());
+    if budget.listeners < config.listeners_max {
+        tracing::warn!(
+            allowed = budget.listeners,
+            configured = config.listeners_max,
+            "the limit of open files allows fewer listeners than configured"
+        );
+    }
+    let keys = Keys::open(&place.data.join("keys"))?;
+    let frozen =
+        FrozenEvents::open(&place.data.join("edge/events")).context("cannot open the frozen events")?;
+    let name = format!("edge-{}", place.index);
+    let bus = UnixBus::bind(&place.data.join("run/bus"), &name).context("cannot join the bus")?;
+    let push = tokio::net::TcpListener::from_std(place.push).context("cannot use the push door")?;
+    let files = tokio::net::TcpListener::from_std(place.files).context("cannot use the files door")?;
+    let files_address = files.local_addr().context("cannot use the files door")?;
+    let directories = std::iter::once(place.data).chain(place.more_recordings).collect();
+
+    let shared = Arc::new(Shared::new(Parts {
+        index: place.index,
+        listeners_max: budget.listeners as u64,
+        files_address,
+        bus: Arc::new(bus) as Arc<dyn Bus>,
+        recordings: Recordings::new(directories, config.disk_reads),
+        closing: shutdown.clone(),
+        keys,
+        config,
+    }));
+    tracing::info!(push = %push.local_addr()?, files = %files_address, listeners_max = budget.listeners, "serving");
+    let feed = tokio::spawn(Feed::new(Arc::clone(&shared), frozen, place.pulse).run());
+    tokio::join!(
+        serve_push(Arc::clone(&shared), push, budget.push_connections),
+        serve_files(shared, files, shutdown)
+    );
+    feed.abort();
+    Ok(())
+}
+
+async fn serve_push(shared: Arc<Shared>, listener: tokio::net::TcpListener, connections_max: usize) {
+    let closing = shared.closing.clone();
+    let limits = Limits {
+        connections_max,
+        write_timeout: shared.config.stuck(),
+        body_bytes_max: 0,
+        http2: false,
+        drain: Duration::from_millis(shared.config.leave_ms) + DRAIN,
+        ..Limits::default()
+    };
+    let send_buffer = shared.config.send_buffer;
+    let router = Router::new().fallback(push::handle).with_state(shared);
+    let each = Arc::new(limits.clone());
+    accept_loop(listener, &limits, closing.clone(), move |stream, peer, permit| {
+        let (router, limits, closing) = (router.clone(), Arc::clone(&each), closing.clone());
+        async move {
+            // Without a bound of ours the kernel would keep minutes of audio for who takes none of it.
+            let _ = SockRef::from(&stream).set_send_buffer_size(send_buffer);
+            serve_connection(stream, peer, router, &limits, closing).await;
+            drop(permit);
+        }
+    })
+    .await;
+}
+
+async fn serve_files(shared: Arc<Shared>, listener: tokio::net::TcpListener, shutdown: CancellationToken) {
+    let limits = Limits {
+        connections_max: shared.config.files_connections_max,
+        body_bytes_max: 0,
+        drain: Duration::from_millis(shared.config.leave_ms) + DRAIN,
+        ..Limits::default()
+    };
+    let router = Router::new().fallback(files::handle).with_state(shared);
+    serve(listener, router, limits, shutdown).await;
+}
+
+/// How the open files are divided, so that none of the doors can run into the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileBudget {
+    push_connections: usize,
+    listeners: usize,
+}
+
+impl FileBudget {
+    fn of(config: &EdgeConfig, files: usize) -> Self {
+        let others = config.files_connections_max + config.files_reserve + config.disk_reads;
+        let room = files.saturating_sub(others).max(DOORSTEP + 1);
+        let listeners = config.listeners_max.min(room - DOORSTEP);
+        Self { push_connections: listeners + DOORSTEP, listeners }
+    }
+}
+
+/// Raises the limit of open files as far as this process may; returns it.
+fn raise_file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // If the system refuses, the limit is what it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Entry points for fuzzing: each takes any bytes and must return.
+#[doc(hidden)]
+pub mod fuzz {
+    use crate::{address, ranges};
+
+    /// Reads `data` as an address and its query, of both doors.
+    pub fn address(data: &[u8]) {
+        let text = String::from_utf8_lossy(data);
+        let (path, query) = text.split_once('?').map_or((&*text, None), |(path, query)| (path, Some(query)));
+        let _ = address::push(path, query);
+        let _ = address::files(path, query);
+    }
+
+    /// Reads `data` as the values of the headers that ask for ranges.
+    pub fn ranges(data: &[u8]) {
+        let mut headers = http::HeaderMap::new();
+        let names = [http::header::RANGE, http::header::IF_RANGE, http::header::IF_NONE_MATCH];
+        for (name, value) in names.into_iter().zip(data.split(|byte| *byte == b'\n')) {
+            if let Ok(value) = http::HeaderValue::from_bytes(value) {
+                headers.insert(name, value);
+            }
+        }
+        let _ = ranges::wanted(&headers, 1_000, "\"abc\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn no_address_or_range_is_too_strange(text in "(/(t|live|e|[a-z0-9.?=&-]{0,9})){0,5}.{0,20}", bytes: Vec<u8>) {
+            fuzz::address(text.as_bytes());
+            fuzz::address(&bytes);
+            fuzz::ranges(&bytes);
+            fuzz::ranges(format!("bytes={text}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn files_are_divided_before_they_run_out() {
+        let config = EdgeConfig::default();
+        let others = config.files_connections_max + config.files_reserve + config.disk_reads;
+        for (files, listeners) in [
+            (usize::MAX, 15_000),
+            (others + DOORSTEP + 15_000, 15_000),
+            (others + DOORSTEP + 14_999, 14_999),
+            (others + DOORSTEP + 1, 1),
+            (10, 1),
+        ] {
+            let budget = FileBudget::of(&config, files);
+            assert_eq!(budget, FileBudget { push_connections: listeners + DOORSTEP, listeners });
+        }
+    }
+}

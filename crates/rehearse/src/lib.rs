@@ -1,1 +1,22 @@
-//! Real clients of our own: WebRTC speakers and listeners, for the demonstration, tests and later rehearsals.
+//! Real clients of our own: a speaker that comes in through WebRTC, and a listener of the pushed stream.
+//!
+//! They are used by the demonstration and by the tests of the whole, and nothing in them is a short cut: a
+//! [`Speaker`] offers by WHIP and sends RTP over DTLS-SRTP from a socket of its own, a [`PushListener`] is an
+//! ordinary HTTP/1.1 client. The [`Relay`] puts seeded bad weather between a speaker and the server.
+//!
+//! What they do not do: decide anything about a show, or reach into a server by another way than its doors.
+
+// Clients live in real time: they read the clock, as every shell does.
+#![allow(clippy::disallowed_methods)]
+
+mod decode;
+mod peer;
+mod push;
+mod relay;
+mod speaker;
+mod voice;
+
+pub use push::{LatencySummary, PushConfig, PushListener, PushReport, PushStatus, ReceivedPart};
+pub use relay::{Relay, RelayCounts, Weather};
+pub use speaker::{Heard, HeardFn, Phase, Speaker, SpeakerConfig, SpeakerState};
+pub use voice::{Click, Clip, FRAME_SAMPLES, Silence, Tone, UnreadableClip, Voice};

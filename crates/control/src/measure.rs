@@ -1,0 +1,113 @@
+//! Metrics, as Prometheus reads them.
+//!
+//! Everything is derived from the state at the moment it is asked for, so a series of an event or an edge that is
+//! gone goes with it, and nothing is counted twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use backend::wire::{Alarm, Heartbeat};
+use http::{HeaderValue, header};
+use metrics::{counter, gauge, with_local_recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use model::{Event, PartNumber};
+
+use crate::observed::Standing;
+use crate::state::{Control, Counters};
+
+/// Events in one answer, the latest starts.
+const EVENTS_MAX: usize = 1_000;
+
+/// `GET /metrics`.
+pub(crate) async fn serve(State(control): State<Arc<Control>>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], render(&control)).into_response()
+}
+
+fn render(control: &Control) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    with_local_recorder(&recorder, || {
+        own(&control.counters);
+        let now = Instant::now();
+        {
+            let observed = control.observed();
+            gauge!("minassa_origin_up").set(f64::from(u8::from(observed.origin_is_alive(now))));
+            for (name, heartbeat) in observed.edges(now) {
+                edge(name, heartbeat);
+            }
+        }
+        let events = control.events(EVENTS_MAX);
+        gauge!("minassa_events").set(events.len() as f64);
+        for known in events {
+            event(&known.event, &control.standing(&known.event));
+        }
+    });
+    handle.render()
+}
+
+fn own(counters: &Counters) {
+    let total = |value: &AtomicU64| value.load(Ordering::Relaxed);
+    counter!("minassa_control_requests_total").absolute(total(&counters.requests));
+    counter!("minassa_control_shed_total").absolute(total(&counters.shed));
+    counter!("minassa_control_timed_out_total").absolute(total(&counters.timed_out));
+    counter!("minassa_control_server_errors_total").absolute(total(&counters.server_errors));
+    counter!("minassa_control_failed_attempts_total").absolute(total(&counters.failed_attempts));
+    counter!("minassa_tickets_issued_total").absolute(total(&counters.tickets));
+}
+
+fn edge(name: &str, heartbeat: &Heartbeat) {
+    let edge = || name.to_owned();
+    gauge!("minassa_edge_up", "edge" => edge()).set(1.0);
+    gauge!("minassa_edge_level", "edge" => edge()).set(f64::from(heartbeat.level));
+    counter!("minassa_edge_sent_bytes_total", "edge" => edge()).absolute(heartbeat.bytes);
+    counter!("minassa_edge_skipped_parts_total", "edge" => edge()).absolute(heartbeat.skipped);
+    counter!("minassa_edge_joins_total", "edge" => edge()).absolute(heartbeat.joins);
+    counter!("minassa_edge_refused_total", "edge" => edge()).absolute(heartbeat.refused);
+    gauge!("minassa_edge_memory_bytes", "edge" => edge()).set(heartbeat.rss_bytes as f64);
+    gauge!("minassa_edge_open_files", "edge" => edge()).set(heartbeat.open_files as f64);
+    for event in &heartbeat.events {
+        for count in &event.listeners {
+            gauge!(
+                "minassa_listeners",
+                "edge" => edge(),
+                "event" => event.event.to_string(),
+                "rendition" => count.rendition.name(),
+                "form" => count.form.name(),
+                "tier" => count.tier.to_string(),
+            )
+            .set(f64::from(count.count));
+        }
+    }
+}
+
+fn event(event: &Event, standing: &Standing) {
+    let slug = || event.slug.to_string();
+    gauge!("minassa_event_state", "event" => slug(), "state" => standing.state.name()).set(1.0);
+    gauge!("minassa_event_start_timestamp_seconds", "event" => slug())
+        .set(event.starts_at.as_millis() as f64 / 1e3);
+    let Some(status) = &standing.status else { return };
+    for alarm in Alarm::ALL {
+        let raised = f64::from(u8::from(status.alarms.contains(&alarm)));
+        gauge!("minassa_event_alarm", "event" => slug(), "alarm" => alarm.name()).set(raised);
+    }
+    let part = |name: &'static str, part: Option<PartNumber>| {
+        if let Some(part) = part {
+            gauge!(name, "event" => slug()).set(part.get() as f64);
+        }
+    };
+    part("minassa_event_newest_part", status.newest_part);
+    part("minassa_event_recorded_through_part", status.recorded_through);
+    let seats = |which: fn(&backend::wire::SeatStatus) -> bool| {
+        status.seats.iter().filter(|seat| which(seat)).count() as f64
+    };
+    gauge!("minassa_event_seats", "event" => slug(), "in" => "connected").set(seats(|seat| seat.connected));
+    gauge!("minassa_event_seats", "event" => slug(), "in" => "on_stage").set(seats(|seat| seat.on_stage));
+    gauge!("minassa_event_seats", "event" => slug(), "in" => "muted").set(seats(|seat| seat.muted));
+    if let Some(epoch) = status.epoch {
+        gauge!("minassa_event_epoch", "event" => slug()).set(f64::from(epoch));
+    }
+}

@@ -1,0 +1,146 @@
+//! Section `[edge]` of the configuration.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Section `[edge]`. Several edges of one machine share one section and, by `SO_REUSEPORT`, their ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeConfig {
+    /// Where the pushed stream and the endless addresses listen (HTTP/1.1). Default `127.0.0.1:8081`.
+    pub push_listen: SocketAddr,
+    /// Where playlists, segments and recordings listen (HTTP/1.1 and 2). Default `127.0.0.1:8083`.
+    pub files_listen: SocketAddr,
+    /// Address of the files door as the world sees it (`https://files.example`), for redirects after the end.
+    /// Default: the host that the caller used, with the door's port.
+    pub files_url: Option<String>,
+    /// Cell that tickets must name: all edges behind one address. Default 0.
+    pub cell: u16,
+    /// Listeners of the push door at once, 1 to 1000000. Who comes then gets `503`. Less if the limit of open files
+    /// asks for it. Default 15000.
+    pub listeners_max: usize,
+    /// Connections of the files door at once, 16 to 1000000; more wait. Default 2048.
+    pub files_connections_max: usize,
+    /// Open files kept free for everything that is no connection, 64 to 100000. Default 256.
+    pub files_reserve: usize,
+    /// How long a listener may take nothing before it is closed, seconds, 1 to 600. Default 30.
+    pub stuck_s: u64,
+    /// Memory the kernel may use for what one listener has not taken yet, bytes, 16384 to 16777216. Default 65536.
+    pub send_buffer: usize,
+    /// Reads of recordings from the disk at once, 1 to 512. Default 16.
+    pub disk_reads: usize,
+    /// Events with a window at once, 1 to 4096; a window takes up to 4 MB. Default 64.
+    pub windows_max: usize,
+    /// How long the window of an event that has ended is kept for those who come back, seconds, 1 to 3600.
+    /// Default 120.
+    pub linger_s: u64,
+    /// Longest time over which listeners are let go at a shutdown, milliseconds, 0 to 2500. Default 1500.
+    pub leave_ms: u64,
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            push_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            files_listen: SocketAddr::from(([127, 0, 0, 1], 8083)),
+            files_url: None,
+            cell: 0,
+            listeners_max: 15_000,
+            files_connections_max: 2_048,
+            files_reserve: 256,
+            stuck_s: 30,
+            send_buffer: 64 * 1024,
+            disk_reads: 16,
+            windows_max: 64,
+            linger_s: 120,
+            leave_ms: 1_500,
+        }
+    }
+}
+
+/// A value outside its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("edge.{key} is {value}; allowed is {allowed}")]
+pub struct ConfigError {
+    /// The key.
+    pub key: &'static str,
+    /// What it is set to.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: &'static str,
+}
+
+impl EdgeConfig {
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let outside = |key, value: u64, allowed| ConfigError { key, value: value.to_string(), allowed };
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>, &'static str); 9] = [
+            ("listeners_max", self.listeners_max as u64, 1..=1_000_000, "1 to 1000000"),
+            ("files_connections_max", self.files_connections_max as u64, 16..=1_000_000, "16 to 1000000"),
+            ("files_reserve", self.files_reserve as u64, 64..=100_000, "64 to 100000"),
+            ("stuck_s", self.stuck_s, 1..=600, "1 to 600"),
+            ("send_buffer", self.send_buffer as u64, 16_384..=16_777_216, "16384 to 16777216"),
+            ("disk_reads", self.disk_reads as u64, 1..=512, "1 to 512"),
+            ("windows_max", self.windows_max as u64, 1..=4_096, "1 to 4096"),
+            ("linger_s", self.linger_s, 1..=3_600, "1 to 3600"),
+            ("leave_ms", self.leave_ms, 0..=2_500, "0 to 2500"),
+        ];
+        for (key, value, range, allowed) in ranges {
+            if !range.contains(&value) {
+                return Err(outside(key, value, allowed));
+            }
+        }
+        if let Some(url) = &self.files_url
+            && (!(url.starts_with("http://") || url.starts_with("https://"))
+                || http::HeaderValue::from_str(url).is_err())
+        {
+            return Err(ConfigError {
+                key: "files_url",
+                value: url.clone(),
+                allowed: "an address that begins with http:// or https://",
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stuck(&self) -> Duration {
+        Duration::from_secs(self.stuck_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_within_its_ranges() {
+        assert_eq!(EdgeConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_outside_names_its_key() {
+        let cases: [(&str, fn(&mut EdgeConfig)); 11] = [
+            ("listeners_max", |c| c.listeners_max = 0),
+            ("files_connections_max", |c| c.files_connections_max = 1),
+            ("files_reserve", |c| c.files_reserve = 1),
+            ("stuck_s", |c| c.stuck_s = 601),
+            ("send_buffer", |c| c.send_buffer = 1),
+            ("disk_reads", |c| c.disk_reads = 0),
+            ("windows_max", |c| c.windows_max = 5_000),
+            ("linger_s", |c| c.linger_s = 0),
+            ("leave_ms", |c| c.leave_ms = 2_501),
+            ("files_url", |c| c.files_url = Some("ftp://files".to_owned())),
+            ("files_url", |c| c.files_url = Some("http://a\nb".to_owned())),
+        ];
+        for (key, spoil) in cases {
+            let mut config = EdgeConfig::default();
+            spoil(&mut config);
+            assert_eq!(config.check().unwrap_err().key, key);
+        }
+    }
+}

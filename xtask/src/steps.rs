@@ -1,0 +1,84 @@
+//! The steps of `cargo xtask test`, in their order: what is quick to fail comes first.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::install;
+use crate::run::{cargo, root, run};
+
+/// One step.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn() -> Result<()>,
+}
+
+/// All of them.
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "fmt", about: "formatting is rustfmt's", run: fmt },
+    Step { name: "packages", about: "programs the tests need", run: install::system_packages },
+    Step { name: "python", about: "independent WebRTC clients, in target/venv", run: install::python },
+    Step { name: "deny", about: "licences, banned crates, sources", run: deny },
+    Step { name: "clippy", about: "lints, warnings are errors", run: clippy },
+    Step { name: "doc", about: "documentation builds without a warning", run: doc },
+    Step { name: "fuzz", about: "fuzz targets compile", run: fuzz },
+    Step { name: "build", about: "everything the tests run", run: build },
+    Step { name: "tests", about: "all tests", run: tests },
+    Step { name: "libopus", about: "the codec compared with the C library", run: libopus },
+];
+
+/// What is not part of `cargo xtask test`.
+pub(crate) const MORE: &[Step] = &[
+    Step {
+        name: "trials",
+        about: "acceptance tests with every trial twenty times, figures printed",
+        run: trials,
+    },
+    Step { name: "bench", about: "benchmarks", run: bench },
+];
+
+fn fmt() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn deny() -> Result<()> {
+    let deny = install::cargo_deny()?;
+    run(Command::new(deny).args(["--all-features", "--workspace", "check", "bans", "licenses", "sources"]))
+}
+
+fn clippy() -> Result<()> {
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn doc() -> Result<()> {
+    run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn fuzz() -> Result<()> {
+    run(cargo()
+        .args(["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir"])
+        .arg(root().join("target/fuzz")))
+}
+
+fn build() -> Result<()> {
+    run(cargo().args(["test", "--workspace", "--no-run"]))
+}
+
+fn tests() -> Result<()> {
+    run(cargo().args(["test", "--workspace"]))
+}
+
+fn libopus() -> Result<()> {
+    run(cargo().args(["test", "--package", "minassa-programme", "--features", "libopus"]))
+}
+
+fn trials() -> Result<()> {
+    run(cargo()
+        .args(["test", "--package", "minassa", "--release", "--", "--nocapture", "--test-threads", "1"])
+        .env("MINASSA_REPEAT", "20"))
+}
+
+fn bench() -> Result<()> {
+    run(cargo().args(["bench", "--workspace"]))
+}
