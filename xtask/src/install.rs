@@ -120,9 +120,14 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         return Ok("cargo-deny".into());
     }
     if !own.exists() {
-        // Its target directory is not ours: it shares no dependency's build, and is needed once.
+        // It is needed once and works little: what it is built with matters more than how fast it is. Its target
+        // directory is not ours: it shares no dependency's build.
         run(cargo()
-            .args(["install", "cargo-deny", "--locked", "--version", "^0.18", "--root"])
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+            .args(["install", "cargo-deny", "--locked", "--version", "^0.20", "--root"])
             .arg(&tools)
             .arg("--target-dir")
             .arg(tools.join("build")))?;

@@ -63,10 +63,20 @@ pub fn rms_db(samples: &[f32]) -> f64 {
     (10.0 * power.log10()).max(-200.0)
 }
 
-/// Level of the tone `hz` in `samples` in dB below full scale (a full-scale sine is 0), with a Hann window: what lies
-/// more than a few bins away does not leak in.
+/// Level of the tone `hz` in `samples` in dB below full scale (a full-scale sine is 0): the mean power over windows of
+/// 200 ms, each with a Hann window, so that what lies 20 Hz away does not leak in and a clock that is gently corrected
+/// (a few hundred ppm) does not lead out.
 pub fn tone_db(samples: &[f32], hz: f64, rate: f64) -> f64 {
-    let n = samples.len().max(2);
+    let length = ((rate / 5.0) as usize).min(samples.len()).max(2);
+    let windows = samples.chunks_exact(length);
+    let count = windows.len().max(1) as f64;
+    let power: f64 = windows.map(|window| tone_power(window, hz, rate)).sum();
+    (10.0 * (power / count).log10()).max(-200.0)
+}
+
+/// Squared amplitude of the tone `hz` in one window.
+fn tone_power(samples: &[f32], hz: f64, rate: f64) -> f64 {
+    let n = samples.len();
     let (mut re, mut im, mut sum) = (0.0, 0.0, 0.0);
     for (i, &s) in samples.iter().enumerate() {
         let window = 0.5 - 0.5 * (TAU * i as f64 / (n - 1) as f64).cos();
@@ -75,7 +85,7 @@ pub fn tone_db(samples: &[f32], hz: f64, rate: f64) -> f64 {
         im -= window * f64::from(s) * phase.sin();
         sum += window;
     }
-    (20.0 * (2.0 * re.hypot(im) / sum).log10()).max(-200.0)
+    (2.0 * re.hypot(im) / sum).powi(2)
 }
 
 /// The strongest frequency in Hz, interpolated between bins of a Hann-windowed spectrum.

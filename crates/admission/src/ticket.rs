@@ -187,8 +187,7 @@ impl TicketKeys {
         // The decoder wants room for whole groups of four characters.
         let mut buffer = [0; TICKET_CHARS_MAX.div_ceil(4) * 3];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut buffer).map_err(|_| TicketError::Malformed)?;
-        let (body, given) =
-            buffer[..length].split_last_chunk::<MAC_BYTES>().ok_or(TicketError::Malformed)?;
+        let (body, given) = buffer[..length].split_last_chunk::<MAC_BYTES>().ok_or(TicketError::Malformed)?;
         let (key_id, ticket) = parse(body).ok_or(TicketError::Malformed)?;
         let named =
             [Some(&self.current), self.previous.as_ref()].into_iter().flatten().find(|key| key.id == key_id);

@@ -39,7 +39,6 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/assets/{*path}", get(pages::asset))
         .route("/.well-known/minassa-keys.json", get(pages::keys))
         .route("/metrics", get(measure::serve))
-        .route("/healthz", get(pages::healthz))
         .route("/readyz", get(pages::readyz))
         .layer(reading)
         .route("/live/{*path}", any(to_listening))
@@ -54,6 +53,8 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         // Each handler that reads a body bounds it itself.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(control.clone(), bounded))
+        // Alive is alive, however many are at the door.
+        .route("/healthz", get(pages::healthz))
         .with_state(control)
 }
 

@@ -8,7 +8,7 @@ use backend::wire::{
     self, AnchorRecord, Audience, EdgeEvent, EventStatus, Events, Form, Heartbeat, ListenerCount,
     OriginStatus, StateRecord,
 };
-use control::{ControlConfig, Doors, Place, run};
+use minassa_control::{ControlConfig, Doors, Place, run};
 use model::{Event, Rendition, UnixTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -99,7 +99,7 @@ async fn it_tells_hears_and_comes_back() {
     let edge = UnixBus::bind(&bus_directory, "edge-0").unwrap();
     let server = start(data);
     // Its socket is bound before it runs, so this waits for it.
-    assert_eq!(server.ask("GET", "/healthz", "", "").await.0, 401, "an empty token is no token");
+    assert_eq!(server.ask("GET", "/api/events", "", "").await.0, 401, "an empty token is no token");
     let token = std::fs::read_to_string(data.join("run/operator-token")).unwrap();
     let token = token.trim();
 

@@ -15,7 +15,8 @@ use crate::notice;
 
 /// How long after its start an event is expected to run if origin does not say how it stands.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
-/// Ticks of a second without a new part after which a window counts as filled, or an ended event's as complete.
+/// Ticks of a second after the first part when a window counts as filled with what origin retains, and without a part
+/// when that of an ended event counts as complete.
 const QUIET_TICKS: u32 = 2;
 /// Ticks after the end within which every player has reloaded its playlist: three target durations.
 const LAST_RELOAD_TICKS: u32 = 12;
@@ -161,6 +162,8 @@ pub(crate) struct Live {
 struct Quiet {
     /// Since the last part, or since the window was made.
     part: u32,
+    /// Since the first part.
+    first: u32,
     /// Since the end.
     end: u32,
 }
@@ -199,9 +202,9 @@ impl Live {
         let pushed = {
             let mut window = write(&self.window);
             let pushed = window.push(part);
-            if facts.newest_at_origin().is_none_or(|newest| newest <= number)
-                && (facts.status.is_some() || window.is_settled())
-            {
+            // Origin names no newest part before its first one, so only part 0 is
+            // known to be the present then: after a restart what it retains comes in, and is old.
+            if facts.newest_at_origin().map_or(number == PartNumber::ZERO, |newest| newest <= number) {
                 window.settle();
             }
             pushed
@@ -236,9 +239,14 @@ impl Live {
 
     /// Once a second.
     pub(crate) fn tick(&self, facts: &Facts) -> Pace {
+        let filled;
         let pace = {
             let mut quiet = lock(&self.quiet);
             quiet.part = quiet.part.saturating_add(1);
+            if self.window().newest().is_some() {
+                quiet.first = quiet.first.saturating_add(1);
+            }
+            filled = quiet.first >= QUIET_TICKS;
             let ended = self.window().has_ended();
             if ended {
                 quiet.end = quiet.end.saturating_add(1);
@@ -252,7 +260,7 @@ impl Live {
         self.conclude(facts, over && pace.quiet > QUIET_TICKS);
         {
             let mut window = write(&self.window);
-            if window.newest().is_some() && pace.quiet >= QUIET_TICKS {
+            if filled {
                 window.settle();
             }
             let words = notice::words(facts, window.newest(), self.listeners.total());
@@ -425,11 +433,12 @@ mod tests {
     #[test]
     fn a_window_settles_after_a_while_if_origin_says_nothing() {
         let (live, facts) = (Live::new(), Facts::default());
-        live.accept(part(7), &facts);
-        live.tick(&facts);
-        assert!(!live.window().is_settled());
-        live.tick(&facts);
-        assert!(live.window().is_settled());
+        for (number, settled) in [(7, false), (8, true), (9, true)] {
+            live.accept(part(number), &facts);
+            assert!(settled || !live.window().is_settled());
+            live.tick(&facts);
+            assert_eq!(live.window().is_settled(), settled);
+        }
     }
 
     #[test]

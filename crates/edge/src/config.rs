@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn what_is_outside_names_its_key() {
-        let cases: [(&str, fn(&mut EdgeConfig)); 11] = [
+        type Spoil = fn(&mut EdgeConfig);
+        let cases: [(&str, Spoil); 11] = [
             ("listeners_max", |c| c.listeners_max = 0),
             ("files_connections_max", |c| c.files_connections_max = 1),
             ("files_reserve", |c| c.files_reserve = 1),

@@ -531,12 +531,14 @@ async fn the_edge_reports_and_tells_what_control_says() {
     let later = clock::unix_now().plus(Duration::from_secs(7_200));
     let events = wire::Events { events: vec![(&event("later", later)).into()] };
     control.publish("events", 1, wire::encode(&events));
+    let freezer = FrozenEvents::open(&directory.path().join("edge/events")).unwrap();
     let frozen = async {
-        while edge.get_push("/live/later/opus-48.mp4").await.status != 503 {
+        while freezer.thaw(&"later".parse().unwrap()).unwrap().is_none() {
             tokio::task::yield_now().await;
         }
     };
     timeout(NEVER, frozen).await.unwrap();
+    assert_eq!(edge.get_push("/live/later/opus-48.mp4").await.status, 503);
     edge.stop().await;
     drop(control);
     let edge = Edge::start(directory.path(), 0, |_| {});

@@ -10,7 +10,7 @@ use tokio::process::Command;
 /// Decodes an address to mono at 48 kHz; returns the samples and what ffmpeg had to say about it.
 async fn decode(url: &str) -> (Vec<i16>, String) {
     let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-hide_banner", "-v", "warning", "-i", url]);
+    command.args(["-nostdin", "-hide_banner", "-v", "repeat+warning", "-i", url]);
     command.args(["-f", "s16le", "-ac", "1", "-ar", "48000", "-"]).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(NEVER, command.output()).await.expect("it ends");
     let output = output.expect("ffmpeg is installed (cargo xtask test does that)");

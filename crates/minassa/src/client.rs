@@ -209,6 +209,9 @@ fn problem(status: u16, answer: &Value) -> String {
     }
     for invalid in answer["invalid"].as_array().into_iter().flatten() {
         let text = |key: &str| invalid[key].as_str().unwrap_or_default().to_owned();
+        if line.contains(&text("allowed")) {
+            continue;
+        }
         line.push_str(&format!("; {} = {:?}, allowed: {}", text("key"), text("value"), text("allowed")));
     }
     line.push_str(&format!(" (status {status})"));
@@ -328,21 +331,44 @@ fn show(event: &Value, out: &mut impl Write) -> io::Result<()> {
     fields(event, out)
 }
 
-/// Every field on a line of its own; what is nested stays JSON.
+/// Every field on a line of its own, what is nested further in.
 fn fields(answer: &Value, out: &mut impl Write) -> io::Result<()> {
+    indented(answer, 2, out)
+}
+
+fn indented(answer: &Value, indent: usize, out: &mut impl Write) -> io::Result<()> {
     for (key, value) in answer.as_object().into_iter().flatten() {
         match value {
-            Value::String(text) => writeln!(out, "  {key:<18} {text}")?,
+            Value::Object(_) => {
+                writeln!(out, "{:indent$}{key}", "")?;
+                indented(value, indent + 2, out)?;
+            }
             Value::Array(items) if items.iter().any(Value::is_object) => {
-                writeln!(out, "  {key}")?;
+                writeln!(out, "{:indent$}{key}", "")?;
                 for item in items {
-                    writeln!(out, "    {item}")?;
+                    writeln!(out, "{:indent$}  {}", "", in_a_row(item))?;
                 }
             }
-            other => writeln!(out, "  {key:<18} {other}")?,
+            other => writeln!(out, "{:indent$}{key:<18} {}", "", plain(other))?,
         }
     }
     Ok(())
+}
+
+/// The fields of an object in one line.
+fn in_a_row(item: &Value) -> String {
+    let fields = item.as_object().into_iter().flatten();
+    fields.map(|(key, value)| format!("{key} {}", plain(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A value without the quotes of JSON.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.is_empty() => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

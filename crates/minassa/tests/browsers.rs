@@ -22,6 +22,7 @@ fn speaker(link: &str, microphone: &std::path::Path) -> Result<Browser> {
     browser.eval("document.querySelector('#allow').click()")?;
     browser.wait("!document.querySelector('#ready').hidden", Duration::from_secs(20))?;
     browser.eval("document.querySelector('#join').click()")?;
+    println!("track: {}", browser.eval("(async()=>{for(let i=0;i<40&&!window.minassaStage?.track;i++)await new Promise(r=>setTimeout(r,100));return JSON.stringify(window.minassaStage.track?.getSettings())})()")?);
     browser.wait("window.minassaStage?.pc?.connectionState === 'connected'", Duration::from_secs(20))?;
     Ok(browser)
 }
@@ -29,8 +30,7 @@ fn speaker(link: &str, microphone: &std::path::Path) -> Result<Browser> {
 /// The listener's page, playing.
 fn listener(link: &str) -> Result<Browser> {
     let mut browser = Browser::open(link, &Options::default())?;
-    browser
-        .wait("!!document.querySelector('#play:not([disabled])')", Duration::from_secs(20))?;
+    browser.wait("!!document.querySelector('#play:not([disabled])')", Duration::from_secs(20))?;
     // The tap must own the element's output before it makes any.
     browser.tap("page", "context.createMediaElementSource(document.querySelector('audio'))")?;
     browser.eval("document.querySelector('#play').click()")?;
@@ -60,6 +60,7 @@ fn two_speakers_and_a_listener_hear_what_they_should() -> Result<()> {
     second.tap("stage", REMOTE)?;
     std::thread::sleep(Duration::from_secs(8));
 
+    println!("seats: {}", server.stage(&event.event)?["seats"]);
     let (played, _) = page.tapped("page")?;
     let heard = &played[played.len().saturating_sub(4 * RATE)..];
     let levels = |samples: &[f32]| (tone_db(samples, 600.0, 48_000.0), tone_db(samples, 1_000.0, 48_000.0));

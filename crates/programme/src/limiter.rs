@@ -6,7 +6,7 @@ use crate::Frame;
 
 /// True peak that the programme is held under before it is encoded, dBTP. Encoders add to peaks what they take from the
 /// spectrum: with this ceiling the *decoded* programme stays under −1 dBTP in every rendition (`tests/loudness.rs`).
-pub(crate) const CEILING_DBTP: f32 = -4.0;
+pub(crate) const CEILING_DBTP: f32 = -3.5;
 
 /// Samples that gain reduction has to arrive in: 2 ms.
 const AHEAD: usize = 96;

@@ -23,7 +23,7 @@ const LIST_MAX: usize = 200;
 const NUMBERS_MAX: u32 = 50;
 
 /// Lists events, the latest start first, at most 200.
-#[utoipa::path(get, path = "/api/events", tag = "events",
+#[utoipa::path(get, path = "/api/events", operation_id = "list_events", tag = "events",
     responses((status = 200, body = EventList), (status = 401, body = ProblemView)),
     security((), ("operator" = [])))]
 pub(super) async fn list(State(control): State<Arc<Control>>, request: Request) -> Result<Response, Problem> {
@@ -39,7 +39,7 @@ pub(super) async fn list(State(control): State<Arc<Control>>, request: Request) 
 }
 
 /// Makes an event with a host's seat and one for each speaker, and answers with its links.
-#[utoipa::path(post, path = "/api/events", tag = "events", request_body = NewEventBody,
+#[utoipa::path(post, path = "/api/events", operation_id = "create_event", tag = "events", request_body = NewEventBody,
     responses(
         (status = 201, body = CreatedView, headers(("Location" = String), ("ETag" = String))),
         (status = 400, body = ProblemView), (status = 401, body = ProblemView),
@@ -84,7 +84,7 @@ pub(super) async fn create(
 }
 
 /// Shows an event; to the operator and the host also what they alone see.
-#[utoipa::path(get, path = "/api/events/{event}", tag = "events", params(("event" = String, Path)),
+#[utoipa::path(get, path = "/api/events/{event}", operation_id = "show_event", tag = "events", params(("event" = String, Path)),
     responses(
         (status = 200, body = EventView, headers(("ETag" = String))),
         (status = 401, body = ProblemView), (status = 403, body = ProblemView), (status = 404, body = ProblemView)),
@@ -100,7 +100,7 @@ pub(super) async fn show(
 }
 
 /// Changes an event.
-#[utoipa::path(patch, path = "/api/events/{event}", tag = "events", request_body = EventChangeBody,
+#[utoipa::path(patch, path = "/api/events/{event}", operation_id = "change_event", tag = "events", request_body = EventChangeBody,
     params(("event" = String, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` it must have.")),
     responses(
         (status = 200, body = EventView, headers(("ETag" = String))),
@@ -164,7 +164,7 @@ pub(crate) async fn calendar(
 
 async fn add(control: &Control, new: NewEvent, now: UnixTime) -> Result<Arc<Known>, Problem> {
     if let Some(slug) = &new.slug {
-        let event = build(control, slug.clone(), &new, now)?;
+        let event = build(control, slug.clone(), &new, now).await?;
         return control.create(event).await;
     }
     let title = if new.title.en.is_empty() { &new.title.ar } else { &new.title.en };
@@ -174,7 +174,7 @@ async fn add(control: &Control, new: NewEvent, now: UnixTime) -> Result<Arc<Know
     let random = (0..NUMBERS_MAX).map(|_| random_slug());
     for slug in numbered.chain(random) {
         if control.event(&slug).is_none() {
-            match control.create(build(control, slug, &new, now)?).await {
+            match control.create(build(control, slug, &new, now).await?).await {
                 Err(problem) if problem.status() == StatusCode::CONFLICT => {}
                 created => return created,
             }
@@ -184,8 +184,10 @@ async fn add(control: &Control, new: NewEvent, now: UnixTime) -> Result<Arc<Know
         .invalid("slug", "", "a name that no event has"))
 }
 
-fn build(control: &Control, slug: EventSlug, new: &NewEvent, now: UnixTime) -> Result<Event, Problem> {
-    let key = control.keys.event(&slug).map_err(|error| {
+async fn build(control: &Control, slug: EventSlug, new: &NewEvent, now: UnixTime) -> Result<Event, Problem> {
+    let (keys, named) = (control.keys.clone(), slug.clone());
+    let made = tokio::task::spawn_blocking(move || keys.event(&named)).await;
+    let key = made.map_err(|_| Problem::internal())?.map_err(|error| {
         tracing::error!(%error, "cannot make an event's key");
         Problem::unavailable("a key could not be written; nothing was changed", 5)
     })?;

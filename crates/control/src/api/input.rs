@@ -35,19 +35,23 @@ const GREEN_ROOM: &str = "\"open\" or \"attended\"";
 const NAME: &str = "a text of at most 80 characters";
 const BOOL: &str = "true or false";
 
-/// A new event, as it is described in the API's document; [`read_new`] reads it.
+// What the API's document describes; the functions below read it field by field, and a test compares them.
+
+/// A new event.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = NewEvent)]
 pub(crate) struct NewEventBody {
     /// `[a-z0-9-]{1,64}`. Default: made from the title.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^[a-z0-9-]{1,64}$")]
+    #[schema(nullable = false, pattern = "^[a-z0-9-]{1,64}$")]
     pub(crate) slug: Option<String>,
     /// A text of 1 to 200 characters, its language told by its script, or `{"ar","en"}`.
     #[schema(value_type = TitleBody)]
     pub(crate) title: Value,
     /// The title in Arabic; `title` is the English one then.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) title_ar: Option<String>,
     /// RFC 3339 with an offset, to come within five years.
     #[schema(format = DateTime)]
@@ -58,51 +62,61 @@ pub(crate) struct NewEventBody {
     pub(crate) duration_s: Option<u64>,
     /// How long before the start the slate begins, seconds. Default 900.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(maximum = 86400)]
+    #[schema(nullable = false, maximum = 86400)]
     pub(crate) doors_before_s: Option<u64>,
     /// Whether it goes live by itself at its start when a speaker is there. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) auto_live: Option<bool>,
     /// `open` (default) or `attended`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) green_room: Option<String>,
     /// Whether the hold slate plays when nobody is heard for five seconds. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) hold_on_silence: Option<bool>,
     /// Names of the speakers beside the host, at most 32; a name may be empty. Default: two without a name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) speakers: Option<Vec<String>>,
 }
 
 /// A change of an event: any of its fields; `duration_s: null` takes the announced length back.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = EventChange)]
 pub(crate) struct EventChangeBody {
     /// As in a new event.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<TitleBody>)]
+    #[schema(nullable = false, value_type = Option<TitleBody>)]
     pub(crate) title: Option<Value>,
     /// As in a new event. Alone it leaves the English title as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) title_ar: Option<String>,
     /// As in a new event. Not after the event went live.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(format = DateTime)]
+    #[schema(nullable = false, format = DateTime)]
     pub(crate) starts_at: Option<String>,
     /// As in a new event, or null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duration_s: Option<u64>,
     /// As in a new event.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) doors_before_s: Option<u64>,
     /// As in a new event.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) auto_live: Option<bool>,
     /// As in a new event.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) green_room: Option<String>,
     /// As in a new event.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) hold_on_silence: Option<bool>,
 }
 
@@ -125,17 +139,21 @@ pub(crate) enum TitleBody {
 
 /// A new invitation.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = NewInvite)]
 pub(crate) struct NewInviteBody {
     /// `speaker` (default), `co-host`, or `host`, which the operator alone may invite.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) role: Option<String>,
     /// Shown to the others, at most 80 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) name: Option<String>,
     /// A seat there is: it gets a new invitation, and the one it had stops working. Its role and name stay unless
     /// they are given. Default: a new seat.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) seat: Option<u16>,
 }
 

@@ -24,7 +24,7 @@ use crate::state::Control;
 const SEATS_MAX: usize = 256;
 
 /// Makes an invitation: for a new seat, or anew for one there is.
-#[utoipa::path(post, path = "/api/events/{event}/invites", tag = "invitations", request_body = NewInviteBody,
+#[utoipa::path(post, path = "/api/events/{event}/invites", operation_id = "create_invite", tag = "invitations", request_body = NewInviteBody,
     params(("event" = String, Path)),
     responses(
         (status = 201, body = InviteView, headers(("Location" = String))),
@@ -87,7 +87,7 @@ pub(super) async fn create(
 }
 
 /// Withdraws an invitation. Whoever came in with it is shown out.
-#[utoipa::path(delete, path = "/api/events/{event}/invites/{invite}", tag = "invitations",
+#[utoipa::path(delete, path = "/api/events/{event}/invites/{invite}", operation_id = "revoke_invite", tag = "invitations",
     params(("event" = String, Path), ("invite" = String, Path, description = "Its identity, 16 hexadecimal digits.")),
     responses(
         (status = 204), (status = 401, body = ProblemView), (status = 403, body = ProblemView),

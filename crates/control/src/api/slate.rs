@@ -17,7 +17,7 @@ use crate::fields::read_body;
 use crate::state::Control;
 
 /// Sets the slate: audio in any common format, at most ten minutes and 64 MiB.
-#[utoipa::path(put, path = "/api/events/{event}/slate", tag = "events",
+#[utoipa::path(put, path = "/api/events/{event}/slate", operation_id = "set_slate", tag = "events",
     request_body(content = Vec<u8>, content_type = "audio/*"), params(("event" = String, Path)),
     responses(
         (status = 200, body = SlateView), (status = 401, body = ProblemView), (status = 404, body = ProblemView),
@@ -59,7 +59,7 @@ pub(super) async fn upload(
 }
 
 /// Goes back to the slate of the house.
-#[utoipa::path(delete, path = "/api/events/{event}/slate", tag = "events", params(("event" = String, Path)),
+#[utoipa::path(delete, path = "/api/events/{event}/slate", operation_id = "remove_slate", tag = "events", params(("event" = String, Path)),
     responses((status = 204), (status = 401, body = ProblemView), (status = 404, body = ProblemView)),
     security(("operator" = [])))]
 pub(super) async fn remove(

@@ -13,7 +13,7 @@ use super::types::{ProblemView, StatusView};
 use crate::state::Control;
 
 /// How an event stands. May be kept for a second.
-#[utoipa::path(get, path = "/api/events/{event}/status", tag = "listening", params(("event" = String, Path)),
+#[utoipa::path(get, path = "/api/events/{event}/status", operation_id = "show_status", tag = "listening", params(("event" = String, Path)),
     responses((status = 200, body = StatusView), (status = 404, body = ProblemView)))]
 pub(super) async fn show(State(control): State<Arc<Control>>, At(known): At) -> Response {
     let view = StatusView::new(&known.event, &control.standing(&known.event), clock::unix_now());

@@ -18,7 +18,7 @@ use crate::doors::Door;
 use crate::state::{Control, Counters};
 
 /// Asks for a way in. The body, if there is one, is not read.
-#[utoipa::path(post, path = "/api/events/{event}/ticket", tag = "listening", params(("event" = String, Path)),
+#[utoipa::path(post, path = "/api/events/{event}/ticket", operation_id = "issue_ticket", tag = "listening", params(("event" = String, Path)),
     responses(
         (status = 200, body = TicketView), (status = 404, body = ProblemView), (status = 503, body = ProblemView)))]
 pub(super) async fn issue(

@@ -1,5 +1,7 @@
 //! What the API says, as JSON. Times are RFC 3339 in UTC.
 
+use std::time::Duration;
+
 use backend::wire::{Alarm, EventStatus};
 use model::{Bilingual, Event, GreenRoom, PartNumber, Seat, ShowState, UnixTime};
 use serde::Serialize;
@@ -47,6 +49,7 @@ pub(crate) enum StateName {
 pub(crate) struct HoldView {
     /// When it is expected to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) until: Option<String>,
     /// What listeners are told.
     pub(crate) message: BilingualView,
@@ -65,14 +68,17 @@ pub(crate) struct StatusView {
     pub(crate) doors_at: String,
     /// When it went live.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) live_at: Option<String>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) ended_at: Option<String>,
     /// What a hold says.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) hold: Option<HoldView>,
-    /// Whether the start has passed and nobody speaks yet.
+    /// Whether the start has passed and the show has not begun.
     pub(crate) late: bool,
     /// Connections that receive the programme at this moment on all edges: pushed and endless streams, and HLS
     /// sessions that asked for something within the last segments.
@@ -107,13 +113,19 @@ impl StatusView {
             live_at: standing.live_at.map(|at| at.to_string()),
             ended_at: standing.ended_at.map(|at| at.to_string()),
             hold,
-            late: standing.late,
+            late: standing.late || is_late(event, standing, now),
             listeners: standing.listeners,
             level: standing.level,
             sentence: BilingualView { ar: ar.to_owned(), en: en.to_owned() },
             now: now.to_string(),
         }
     }
+}
+
+/// Without origin's word, by the clock: with time for its first report after a start that went well.
+fn is_late(event: &Event, standing: &Standing, now: UnixTime) -> bool {
+    let waits = matches!(standing.state, ShowState::Scheduled | ShowState::Doors);
+    waits && now > event.starts_at.plus(Duration::from_secs(3))
 }
 
 /// An event.
@@ -125,6 +137,7 @@ pub(crate) struct EventView {
     pub(crate) title: BilingualView,
     /// The announced length, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) duration_s: Option<u64>,
     /// Grows with every change; also the `ETag`, for `If-Match`.
     pub(crate) revision: u64,
@@ -132,12 +145,15 @@ pub(crate) struct EventView {
     pub(crate) listen: String,
     /// Address of the push door, ending in a slash, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) push: Option<String>,
     /// Address of the files door, ending in a slash, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) files: Option<String>,
     /// For the operator and the host alone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) manage: Option<ManageView>,
 }
 
@@ -154,6 +170,7 @@ pub(crate) struct ManageView {
     pub(crate) hold_on_silence: bool,
     /// SHA-256 of the custom slate.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) slate: Option<String>,
     /// When it was made.
     pub(crate) created_at: String,
@@ -163,12 +180,15 @@ pub(crate) struct ManageView {
     pub(crate) alarms: Vec<&'static str>,
     /// The newest part.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) newest_part: Option<u64>,
     /// The newest part that is safe on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) recorded_through: Option<u64>,
     /// Incarnation of origin that serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) epoch: Option<u32>,
     /// Whether origin reports on it.
     pub(crate) on_stage_door: bool,

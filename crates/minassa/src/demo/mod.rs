@@ -202,7 +202,7 @@ impl<'a> Show<'a> {
             "title": "A demonstration of Minassa",
             "title_ar": "عرض منصّة",
             "starts_at": starts_at.to_string(),
-            "duration_s": (self.flags.minutes * 60.0).ceil(),
+            "duration_s": (self.flags.minutes * 60.0).ceil() as u64,
             "speakers": names,
         });
         self.client.control("POST", "/api/events", Some(&body)).context("cannot create the event")

@@ -1,6 +1,7 @@
 //! What the demonstration shows while it runs: a bar on a terminal, plain lines in a pipe.
 
 use std::io::{self, IsTerminal as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,7 @@ impl Sight<'_> {
             } => {
                 let missed = if *missed == 0 { String::new() } else { format!(" ({missed} missed)") };
                 format!(
-                    "{state} {} of {} · {connected} of {speakers} speakers · {} listening · part {}{missed} · \
-                     recorded through {}",
+                    "{state} {} of {} · {connected}/{speakers} speak · {} listen · part {}{missed}, safe {}",
                     clock(*elapsed),
                     clock(*length),
                     number(*listeners),
@@ -90,6 +90,8 @@ fn clock(time: Duration) -> String {
 pub(super) struct Progress {
     bar: ProgressBar,
     on_terminal: bool,
+    /// Whether there was anything to show yet: an empty bar says nothing.
+    begun: AtomicBool,
     last_plain: Mutex<Option<Instant>>,
 }
 
@@ -98,14 +100,14 @@ impl Progress {
         let on_terminal = io::stdout().is_terminal();
         let target = if on_terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(1), target);
-        let style = ProgressStyle::with_template("{bar:24} {msg}").expect("the template is well-formed");
+        let style = ProgressStyle::with_template("{bar:12} {wide_msg}").expect("the template is well-formed");
         bar.set_style(style);
-        Self { bar, on_terminal, last_plain: Mutex::default() }
+        Self { bar, on_terminal, begun: AtomicBool::new(false), last_plain: Mutex::default() }
     }
 
     /// A line that stays.
     pub(super) fn line(&self, text: &str) {
-        if self.on_terminal {
+        if self.on_terminal && self.begun.load(Ordering::Relaxed) {
             self.bar.suspend(|| super::say(text));
         } else {
             super::say(text);
@@ -121,6 +123,7 @@ impl Progress {
     /// How it stands.
     pub(super) fn show(&self, sight: &Sight<'_>) {
         if self.on_terminal {
+            self.begun.store(true, Ordering::Relaxed);
             if let Sight::OnAir { elapsed, length, .. } = sight {
                 self.bar.set_length(length.as_millis().try_into().unwrap_or(u64::MAX));
                 self.bar.set_position(elapsed.as_millis().try_into().unwrap_or(u64::MAX));
@@ -138,6 +141,7 @@ impl Progress {
 
     /// Takes the bar away.
     pub(super) fn finish(&self) {
+        self.begun.store(false, Ordering::Relaxed);
         self.bar.finish_and_clear();
     }
 }
@@ -164,7 +168,7 @@ mod tests {
         };
         assert_eq!(
             on_air.describe(),
-            "live 1:02 of 3:00 · 2 of 2 speakers · 3 listening · part 129 (2 missed) · recorded through –"
+            "live 1:02 of 3:00 · 2/2 speak · 3 listen · part 129 (2 missed), safe –"
         );
     }
 }

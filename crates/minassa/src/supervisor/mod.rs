@@ -18,8 +18,10 @@ mod process;
 mod watch;
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -40,6 +42,8 @@ pub use process::{SUPERVISOR_PID, bind_to_supervisor};
 
 /// The addresses are announced when every role is ready, or after this long with those that are.
 const ANNOUNCE_MOST: Moment = Moment::from_secs(10);
+/// A signal this long after the first one to stop is impatience.
+const IMPATIENCE_AFTER: Moment = Moment::from_secs(1);
 /// If no role has ever been ready after this many exits of one of them, the start has failed.
 const START_ATTEMPTS: u32 = 3;
 
@@ -65,13 +69,15 @@ impl std::fmt::Display for Role {
 }
 
 impl Role {
+    const LAST_TURN: u8 = 2;
+
     /// Roles with a lower number stop first: nothing new is taken in (control), then the shows end and the recorder
     /// writes its last part (origin), and the edges hand that part to those who listen before they go.
     fn stop_turn(self) -> u8 {
         match self {
             Self::Control => 0,
             Self::Origin => 1,
-            Self::Edge(_) => 2,
+            Self::Edge(_) => Self::LAST_TURN,
         }
     }
 }
@@ -115,7 +121,10 @@ fn prepare_directory(data: &Path) -> anyhow::Result<PathBuf> {
     make(data)?;
     let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
     for below in ["run", "run/bus"] {
-        make(&data.join(below))?;
+        let path = data.join(below);
+        make(&path)?;
+        // Tokens and the bus are nobody else's. Where the owner cannot be changed, the files guard themselves.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).ok();
     }
     let probe = data.join("run/.probe");
     std::fs::write(&probe, b"?")
@@ -158,8 +167,15 @@ struct Server {
     signals: Signals,
     began: Instant,
     announced: bool,
-    /// Whose turn it is to stop.
-    stopping: Option<u8>,
+    stopping: Option<Stopping>,
+}
+
+/// The server is on its way out.
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    /// Whose turn it is ([`Role::stop_turn`]).
+    turn: u8,
+    since: Moment,
 }
 
 struct Child {
@@ -260,16 +276,21 @@ impl Server {
 
     /// Does what the watches and signals say.
     fn obey(&mut self, now: Moment) {
-        match self.signals.take() {
-            0 => {}
-            _ if self.stopping.is_none() => {
+        match (self.signals.take(), self.stopping) {
+            (0, _) => {}
+            (_, None) => {
                 tracing::info!("stopping");
-                self.stopping = Some(0);
+                self.stopping = Some(Stopping { turn: 0, since: now });
             }
-            _ => {
+            // Some send a signal to the process and then to its group: that is one wish, not two.
+            (_, Some(stopping)) if now < stopping.since + IMPATIENCE_AFTER => {}
+            (_, Some(_)) => {
                 tracing::warn!("told to stop again: killing what is left");
-                for process in self.children.iter().filter_map(|child| child.process.as_ref()) {
-                    process.signal(Signal::KILL);
+                for child in &mut self.children {
+                    child.watch.stop(now);
+                    if let Some(process) = &child.process {
+                        process.signal(Signal::KILL);
+                    }
                 }
             }
         }
@@ -283,14 +304,10 @@ impl Server {
 
     /// Asks the roles whose turn it is to stop; passes the turn on when they are gone.
     fn take_turns(&mut self, now: Moment) {
-        while let Some(turn) = self.stopping {
-            let mut whose =
-                self.children.iter_mut().filter(|child| child.role.stop_turn() == turn).peekable();
-            if whose.peek().is_none() {
-                return;
-            }
+        let Some(stopping) = &mut self.stopping else { return };
+        while stopping.turn <= Role::LAST_TURN {
             let mut all_gone = true;
-            for child in whose {
+            for child in self.children.iter_mut().filter(|child| child.role.stop_turn() == stopping.turn) {
                 if let Some(order) = child.watch.stop(now) {
                     carry_out(order, child, now, &self.effective);
                 }
@@ -299,7 +316,7 @@ impl Server {
             if !all_gone {
                 return;
             }
-            self.stopping = Some(turn + 1);
+            stopping.turn += 1;
         }
     }
 
@@ -436,7 +453,9 @@ impl Signals {
             }
             io::Result::Ok(read)
         };
-        Ok(Self { stop: pair(&[SIGTERM, SIGINT, SIGHUP])?, child: pair(&[SIGCHLD])? })
+        // Whoever starts us with `nohup` wants us to outlive the terminal.
+        let stop: &[i32] = if ignores_hangup() { &[SIGTERM, SIGINT] } else { &[SIGTERM, SIGINT, SIGHUP] };
+        Ok(Self { stop: pair(stop)?, child: pair(&[SIGCHLD])? })
     }
 
     /// How many times it was told to stop since the last call.
@@ -449,4 +468,12 @@ impl Signals {
         let mut bytes = [0; 64];
         while (&self.child).read(&mut bytes).is_ok_and(|count| count > 0) {}
     }
+}
+
+/// Whether this process was started with SIGHUP ignored.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (SIGHUP - 1) & 1 == 1
 }

@@ -36,6 +36,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// Longest time for an answer to go out.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What an Ogg page begins with.
+const CAPTURE: &[u8] = b"OggS";
+
 type Source = Prefixed<TcpStream>;
 
 /// Why a source is sent away.
@@ -137,6 +140,7 @@ async fn stream_in(
         invite,
         standby: head.standby,
         reader: OggReader::new(),
+        first: BytesMut::new(),
         packets: None,
     };
     let mut unframer = Unframer::new(head.framing);
@@ -184,11 +188,20 @@ struct Listener {
     invite: Invite,
     standby: bool,
     reader: OggReader,
+    /// The first bytes, until there are enough to see what this is.
+    first: BytesMut,
     packets: Option<mpsc::Sender<StreamPacket>>,
 }
 
 impl Listener {
     async fn take(&mut self, bytes: Bytes) -> Result<(), Ending> {
+        if self.first.len() < CAPTURE.len() {
+            self.first.extend_from_slice(&bytes[..bytes.len().min(CAPTURE.len() - self.first.len())]);
+            // The reader would look for a page further on; a stream that is Ogg begins with one.
+            if !CAPTURE.starts_with(&self.first) {
+                return Err(self.refuse(&OggError::NotOgg).into());
+            }
+        }
         self.reader.push(&bytes);
         loop {
             match self.reader.next() {

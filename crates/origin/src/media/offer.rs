@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rand::RngExt as _;
 use str0m::change::SdpOffer;
-use str0m::media::{MediaKind, Mid};
-use str0m::{Candidate, Event, IceCreds, Output, Rtc};
+use str0m::media::Mid;
+use str0m::{Candidate, IceCreds, Output, Rtc};
 
 /// Most lines of an offer; a browser's has about sixty.
 const LINES_MAX: usize = 2_000;
@@ -43,9 +43,9 @@ pub(crate) struct Answered {
 
 /// Makes a session of an offer. `candidates` are the addresses of the media port, at least one.
 pub(crate) fn answer(offer: &str, candidates: &[SocketAddr], now: Instant) -> Result<Answered, OfferError> {
-    check(offer)?;
+    let mid = check(offer)?;
     // The offer comes from outside and the library reads it; should it ever panic, only this offer is lost.
-    catch_unwind(AssertUnwindSafe(|| negotiate(offer, candidates, now)))
+    catch_unwind(AssertUnwindSafe(|| negotiate(offer, mid, candidates, now)))
         .unwrap_or_else(|_| Err(OfferError::Malformed("it broke our reader".to_owned())))
 }
 
@@ -54,7 +54,12 @@ pub(crate) fn ice_ufrag(sdp: &str) -> Option<&str> {
     sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).map(str::trim)
 }
 
-fn negotiate(offer: &str, candidates: &[SocketAddr], now: Instant) -> Result<Answered, OfferError> {
+fn negotiate(
+    offer: &str,
+    mid: &str,
+    candidates: &[SocketAddr],
+    now: Instant,
+) -> Result<Answered, OfferError> {
     let malformed = |error: &dyn std::fmt::Display| OfferError::Malformed(error.to_string());
     let offer = SdpOffer::from_sdp_string(offer).map_err(|error| malformed(&error))?;
     let mut rng = rand::rng();
@@ -75,26 +80,22 @@ fn negotiate(offer: &str, candidates: &[SocketAddr], now: Instant) -> Result<Ans
         rtc.add_local_candidate(Candidate::host(*candidate, "udp").map_err(|error| malformed(&error))?);
     }
     let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| malformed(&error))?;
-    let mut audio = None;
-    loop {
-        match rtc.poll_output().map_err(|error| malformed(&error))? {
-            Output::Timeout(_) => break,
-            Output::Event(Event::MediaAdded(media)) if media.kind == MediaKind::Audio => {
-                audio = audio.or(Some((media.mid, media.direction)));
-            }
-            Output::Event(_) | Output::Transmit(_) => {}
-        }
+    // What is polled now would be candidates and timers; nothing is known of the peer yet.
+    while !matches!(rtc.poll_output().map_err(|error| malformed(&error))?, Output::Timeout(_)) {}
+    let mid: Mid = mid.into();
+    let media = rtc.media(mid).ok_or_else(|| OfferError::Malformed("its audio was not taken".to_owned()))?;
+    if media.disabled() || media.remote_pts().is_empty() {
+        return Err(OfferError::NoOpus);
     }
     // Our direction is the peer's, turned round.
-    match audio {
-        None => Err(OfferError::NoOpus),
-        Some((_, direction)) if !direction.is_receiving() => Err(OfferError::NotSending),
-        Some((mid, _)) => Ok(Answered { rtc, mid, ufrag, sdp: answer.to_sdp_string() }),
+    if !media.direction().is_receiving() {
+        return Err(OfferError::NotSending);
     }
+    Ok(Answered { rtc, mid, ufrag, sdp: answer.to_sdp_string() })
 }
 
-/// What can be said of an offer before the library reads it.
-fn check(offer: &str) -> Result<(), OfferError> {
+/// What can be said of an offer before the library reads it; the name of its audio line.
+fn check(offer: &str) -> Result<&str, OfferError> {
     let malformed = |reason: &str| Err(OfferError::Malformed(reason.to_owned()));
     if !offer.starts_with("v=0") {
         return malformed("it does not begin with v=0");
@@ -102,12 +103,14 @@ fn check(offer: &str) -> Result<(), OfferError> {
     if offer.lines().count() > LINES_MAX {
         return malformed("it has too many lines");
     }
-    let (mut audio, mut opus, mut in_audio) = (0, false, false);
+    let (mut audio, mut opus, mut in_audio, mut mid) = (0, false, false, None);
     for line in offer.lines() {
         if let Some(media) = line.strip_prefix("m=") {
             // Port 0: the line is there and rejected (RFC 3264 section 5.1).
             in_audio = media.starts_with("audio ") && media.split(' ').nth(1) != Some("0");
             audio += usize::from(in_audio);
+        } else if in_audio && line.starts_with("a=mid:") {
+            mid = mid.or(line.strip_prefix("a=mid:")).map(str::trim);
         } else if in_audio && line.starts_with("a=rtpmap:") {
             let encoding = line.split_once(' ').map_or("", |(_, encoding)| encoding.trim());
             opus |= encoding.get(..10).is_some_and(|name| name.eq_ignore_ascii_case("opus/48000"));
@@ -115,7 +118,7 @@ fn check(offer: &str) -> Result<(), OfferError> {
     }
     match (audio, opus) {
         (0, _) => Err(OfferError::NoAudio),
-        (1, true) => Ok(()),
+        (1, true) => mid.ok_or_else(|| OfferError::Malformed("its audio line has no a=mid".to_owned())),
         (1, false) => Err(OfferError::NoOpus),
         (many, _) => Err(OfferError::ManyAudio(many)),
     }
@@ -124,7 +127,7 @@ fn check(offer: &str) -> Result<(), OfferError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use str0m::media::Direction;
+    use str0m::media::{Direction, MediaKind};
 
     pub(crate) fn offer(direction: Direction) -> String {
         let mut rtc = Rtc::builder().clear_codecs().enable_opus(true, false).build(Instant::now());
@@ -159,6 +162,8 @@ pub(crate) mod tests {
         let video = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:v\r\na=sendonly\r\na=rtcp-mux\r\n\
                      a=rtpmap:96 VP8/90000\r\n";
         let offer = offer(Direction::SendRecv);
+        let group = offer.lines().find(|line| line.starts_with("a=group:BUNDLE")).unwrap().to_owned();
+        let offer = offer.replace(&group, &format!("{group} v"));
         // Video without what the session level lacks: credentials are of the audio line, as in a bundle.
         let credentials: String = offer
             .lines()

@@ -7,6 +7,8 @@ use shine_rs::{Mp3EncoderConfig, StereoMode};
 use super::{CodecError, Mp3Encoder};
 
 const NAME: &str = "shine";
+/// What shine's filter bank amplifies by, 1.02 dB; held to the truth by the test of alignment.
+const GAIN: f32 = 1.124_8;
 
 pub(super) struct Encoder {
     inner: shine_rs::Mp3Encoder,
@@ -35,7 +37,7 @@ impl Mp3Encoder for Encoder {
     fn encode(&mut self, frame: &[f32; MP3_FRAME_SAMPLES]) -> Result<Bytes, CodecError> {
         for (to, from) in self.pcm.iter_mut().zip(frame) {
             // The cast saturates.
-            *to = (from * 32_768.0).round() as i16;
+            *to = (from * (32_768.0 / GAIN)).round() as i16;
         }
         let frames =
             self.inner.encode_interleaved(&self.pcm[..]).map_err(|error| CodecError::new(NAME, error))?;

@@ -1,6 +1,7 @@
 //! Reading a slate from a file, sceptically.
 
 use std::io::Cursor;
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
@@ -28,6 +29,14 @@ pub(super) fn decode(file: &[u8]) -> Result<Vec<f32>, SlateError> {
     if file.len() > MAX_SLATE_BYTES {
         return Err(SlateError::TooLarge { bytes: file.len(), allowed: MAX_SLATE_BYTES });
     }
+    // Readers of a dozen formats meet whatever somebody uploads. A panic in one of them is that file's fault, not the
+    // end of the process.
+    catch_unwind(|| read_file(file)).unwrap_or_else(|_| {
+        Err(SlateError::NotAudio { reason: "the reader failed on it".to_owned() })
+    })
+}
+
+fn read_file(file: &[u8]) -> Result<Vec<f32>, SlateError> {
     let stream = MediaSourceStream::new(Box::new(Cursor::new(file.to_vec())), Default::default());
     let mut reader = symphonia::default::get_probe()
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())

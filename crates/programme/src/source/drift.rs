@@ -49,7 +49,7 @@ fn run(kind: SourceKind, ppm: f64, hours: f64, page: u64) -> Run {
     let mut source = Source::new(kind, OpusLibrary::default().decoder().unwrap());
     let step = FRAME / (1.0 + ppm * 1e-6);
     let mut seed = 0x1234_5678_9ABC_DEF0_u64;
-    let mut sent = 0_u64;
+    let (mut sent, mut jitter) = (0_u64, 0.0);
     let mut flying = std::collections::BTreeMap::new();
     let ticks = (hours * 3_600.0 * 50.0) as u64;
     let settle = 60 * 50;
@@ -71,10 +71,12 @@ fn run(kind: SourceKind, ppm: f64, hours: f64, page: u64) -> Run {
             if complete > due {
                 break;
             }
-            // Up to 3 ms of jitter on a good network.
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let jitter = if sent.is_multiple_of(page) || page == 1 { (seed >> 40) as f64 / 16_777_216.0 } else { 0.0 };
-            let arrival = complete + 480.0 + jitter * 144.0;
+            if sent.is_multiple_of(page) {
+                // Up to 3 ms of jitter: a good network.
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                jitter = (seed >> 40) as f64 / 16_777_216.0 * 144.0;
+            }
+            let arrival = complete + 480.0 + jitter;
             flying.insert(((arrival * 1e3) as u64, sent), sent);
             sent += 1;
         }
@@ -133,7 +135,6 @@ fn run(kind: SourceKind, ppm: f64, hours: f64, page: u64) -> Run {
 }
 
 fn check(kind: SourceKind, ppm: f64, hours: f64, page: u64) {
-    let hours = hours * 0.05;
     let run = run(kind, ppm, hours, page);
     println!(
         "{kind:?} {ppm:+} ppm, {hours} h: off target {:.2} ms (target {:.0}), pitch {:.4} %, {} irregular periods \

@@ -43,6 +43,9 @@ fn renditions_align_with_the_programme_within_a_millisecond() {
         for (name, decoded) in [("opus-24", opus24), ("opus-48", opus48), ("mp3-64", mp3)] {
             let (lag, correlation) = align(&truth, &decoded[23_040..][..5 * 23_040], 1_500);
             println!("{name}: {lag} samples late, correlation {correlation:.3}");
+            let level = loudness(&decoded[23_040..][..5 * 23_040]) - loudness(&truth);
+            println!("  {level:+.2} LU");
+            assert!(level.abs() < 0.7, "{name}: {level} LU");
             assert!(lag.abs() <= 48, "{name}: {lag} samples");
             assert!(correlation > 0.8, "{name}: {correlation}");
         }

@@ -47,6 +47,7 @@ fn ten_hours_are_refused_without_decoding_them() {
     let hours = 10 * 3_600_u32;
     let mut file = wav(&[], 4_000, 1);
     let bytes = hours * 4_000 * 2;
+    file[4..8].copy_from_slice(&(bytes + 36).to_le_bytes());
     file[40..44].copy_from_slice(&bytes.to_le_bytes());
     file.resize(40 << 20, 0);
     match Slate::decode(&file) {

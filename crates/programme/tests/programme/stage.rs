@@ -22,7 +22,7 @@ fn tones() -> Vec<Sender> {
         .collect()
 }
 
-/// Runs for some seconds; returns what each source heard in the last two.
+/// Runs for some seconds; returns what each source heard in the last 200 ms.
 fn listen(night: &mut Night, seconds: u32) -> BTreeMap<SourceId, Vec<f32>> {
     let mut packets: BTreeMap<SourceId, Vec<Bytes>> = BTreeMap::new();
     for _ in 0..50 * seconds {
@@ -34,7 +34,7 @@ fn listen(night: &mut Night, seconds: u32) -> BTreeMap<SourceId, Vec<f32>> {
         .into_iter()
         .map(|(id, packets)| {
             let decoded = decode_opus(&packets);
-            (id, decoded[decoded.len() - 96_000..].to_vec())
+            (id, decoded[decoded.len() - 9_600..].to_vec())
         })
         .collect()
 }
@@ -43,6 +43,9 @@ fn listen(night: &mut Night, seconds: u32) -> BTreeMap<SourceId, Vec<f32>> {
 fn speakers_hear_all_others_and_not_themselves() {
     let mut night = Night::new(programme(), tones());
     let heard = listen(&mut night, 8);
+    for sender in &night.senders {
+        println!("{:?}", night.programme.stats(sender.id));
+    }
     for (n, own) in TONES.iter().enumerate() {
         let heard = &heard[&SourceId(n as u32)];
         let own = tone_db(heard, *own);
