@@ -67,6 +67,8 @@ pub(crate) struct VoiceDetector {
     /// Quietest frame of the current and of the previous stretch, LUFS.
     current: f32,
     previous: f32,
+    /// The background, following the quietest frames.
+    floor: f32,
     left: u32,
     stretches: u32,
     active: u32,
@@ -78,7 +80,10 @@ impl VoiceDetector {
     /// steady sound counts as wanted: a test tone, music.
     const FLOOR_AT_FIRST: f32 = -60.0;
     const FLOOR_MIN: f32 = -75.0;
-    const FLOOR_MAX: f32 = -38.0;
+    const FLOOR_MAX: f32 = -42.0;
+    /// How fast the background may rise once it is known, dB a frame: 1.5 dB a second, so that a long breath of speech or
+    /// a bar of music does not become background.
+    const RISE_DB: f32 = 0.03;
     /// Louder than the background by so much is a voice after two frames; by `CLEAR_DB`, at once.
     const ABOVE_DB: f32 = 8.0;
     const CLEAR_DB: f32 = 18.0;
@@ -90,13 +95,24 @@ impl VoiceDetector {
 
     pub(crate) fn new() -> Self {
         let floor = Self::FLOOR_AT_FIRST;
-        Self { current: f32::MAX, previous: floor, left: Self::FIRST_STRETCH, stretches: 0, active: 0, hold: 0 }
+        Self {
+            current: f32::MAX,
+            previous: floor,
+            floor,
+            left: Self::FIRST_STRETCH,
+            stretches: 0,
+            active: 0,
+            hold: 0,
+        }
     }
 
     /// Takes a frame's loudness.
     pub(crate) fn push(&mut self, loudness: f32) {
         self.current = self.current.min(loudness);
-        let floor = self.floor();
+        let quietest = self.current.min(self.previous).clamp(Self::FLOOR_MIN, Self::FLOOR_MAX);
+        let rise = if self.stretches < 4 { f32::MAX } else { Self::RISE_DB };
+        self.floor = quietest.min(self.floor + rise);
+        let floor = self.floor;
         self.active = if loudness > floor + Self::ABOVE_DB { self.active + 1 } else { 0 };
         if self.active >= 2 || loudness > floor + Self::CLEAR_DB {
             self.hold = Self::HOLD;
@@ -110,10 +126,6 @@ impl VoiceDetector {
             self.previous = self.current;
             self.current = f32::MAX;
         }
-    }
-
-    fn floor(&self) -> f32 {
-        self.current.min(self.previous).clamp(Self::FLOOR_MIN, Self::FLOOR_MAX)
     }
 
     /// Whether there is a voice, or was 400 ms ago.

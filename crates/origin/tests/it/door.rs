@@ -139,7 +139,7 @@ fn the_api_directs_only_whom_it_should() {
     let event = house.event("talk", Duration::from_secs(600));
     house.announce(&event);
     let origin = house.origin(None);
-    house.wait(&event, |_| Some(()));
+    house.wait(&event, |status| status.newest_part);
     let (host, cohost, speaker) =
         (house.invite(&event, 0), house.invite(&event, 1), house.invite(&event, 2));
     let state = "/api/stage/talk/state";
@@ -204,7 +204,7 @@ fn pages_and_health_are_served() {
     let event = house.event("talk", Duration::from_secs(600));
     house.announce(&event);
     let origin = house.origin(None);
-    house.wait(&event, |_| Some(()));
+    house.wait(&event, |status| status.newest_part);
     let page = raw(&origin, b"GET /e/talk/stage?lang=ar HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
     for header in ["content-security-policy: default-src 'self'", "content-language: ar", "referrer-policy: no-referrer"] {

@@ -49,7 +49,7 @@ impl OpusSettings {
         Self { bitrate: 48_000, complexity: 10, constant: true, fec_loss_percent: 0, conversation: false };
     /// What speakers hear.
     pub const RETURN: Self =
-        Self { bitrate: 32_000, complexity: 3, constant: false, fec_loss_percent: 10, conversation: true };
+        Self { bitrate: 32_000, complexity: 5, constant: false, fec_loss_percent: 10, conversation: true };
 }
 
 /// A codec refused. For an encoder fed with frames of the right size this is a bug or lack of memory; for a decoder it

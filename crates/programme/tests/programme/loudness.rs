@@ -34,7 +34,7 @@ fn night(voices: Vec<Vec<f32>>, seconds: u32) -> Night {
 }
 
 fn check(name: &str, voices: Vec<Vec<f32>>) {
-    let night = night(voices, 120);
+    let night = night(voices, 60);
     println!("{name}: programme {:.2} LUFS", night.programme.loudness_lufs());
     let renditions = [
         ("opus-24", decode_opus(night.parts.iter().flat_map(|p| &p.opus24))),
