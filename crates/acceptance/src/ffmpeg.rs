@@ -20,7 +20,7 @@ pub struct Heard {
 /// If ffmpeg is not installed or fails.
 pub fn listen(before: &[&str], input: &str, seconds: f64) -> Result<Heard> {
     let output = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-loglevel", "warning"])
+        .args(["-nostdin", "-hide_banner", "-loglevel", "repeat+warning"])
         .args(before)
         .args(["-i", input, "-t", &seconds.to_string(), "-ac", "1", "-ar", "48000", "-f", "f32le", "-"])
         .stdin(Stdio::null())

@@ -37,6 +37,7 @@ use backend::http::Limits;
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
 use backend::store::SqliteStore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use auth::OperatorToken;
@@ -107,14 +108,16 @@ pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToke
     let bus = UnixBus::bind(&bus_directory, "control")
         .with_context(|| format!("cannot join the bus in {}", bus_directory.display()))?;
 
-    let reporting = tokio::spawn(reports::run(control.clone(), Arc::new(bus)));
+    // Dropped at the end, and with it what it runs.
+    let mut reporting = JoinSet::new();
+    reporting.spawn(reports::run(control.clone(), Arc::new(bus)));
     let serving = backend::http::serve(listener, router::router(control), limits, shutdown.clone());
     tracing::info!(%local, "control serves");
     tokio::select! {
         () = serving => Ok(()),
-        ended = reporting => Err(ended.err().map_or_else(
-            || anyhow::anyhow!("control's work on the bus ended"),
-            |error| anyhow::Error::new(error).context("control's work on the bus failed"),
-        )),
+        ended = reporting.join_next() => Err(match ended {
+            Some(Err(error)) => anyhow::Error::new(error).context("control's work on the bus failed"),
+            _ => anyhow::anyhow!("control's work on the bus ended"),
+        }),
     }
 }

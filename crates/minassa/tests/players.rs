@@ -49,6 +49,8 @@ fn mix(server: &Server, event: &str) -> Result<Vec<f32>> {
 fn ffmpeg_plays_every_way_and_hears_the_programme() -> Result<()> {
     let (server, event, _speakers) = show()?;
     let (push, files) = (server.door("push")?, server.door("files")?);
+    // A live playlist is joined three segments from its end.
+    std::thread::sleep(Duration::from_secs(13));
     let ways = [
         ("pushed opus-48", format!("http://{push}/live/{event}/opus-48.mp4")),
         ("pushed opus-24", format!("http://{push}/live/{event}/opus-24.mp4")),
@@ -195,7 +197,10 @@ fn an_mp3_stream_joined_at_any_part_decodes_from_that_part() -> Result<()> {
     let decode = |bytes: &[u8]| -> Result<Heard> {
         let path = folder.path().join("joined.mp3");
         std::fs::write(&path, bytes)?;
-        ffmpeg::listen(&[], &path.display().to_string(), 60.0)
+        let mut heard = ffmpeg::listen(&[], &path.display().to_string(), 60.0)?;
+        // Bare frames announce no duration; a stream has none.
+        heard.warnings.retain(|line| !line.contains("Estimating duration from bitrate"));
+        Ok(heard)
     };
     let all = decode(&whole)?;
     assert!(all.warnings.is_empty(), "{:?}", all.warnings);

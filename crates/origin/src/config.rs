@@ -34,6 +34,9 @@ pub struct OriginConfig {
     /// Parts that may wait for the disk before the recorder's alarm rings and parts are lost to the recording,
     /// 16 to 4096 (480 ms each). Default 512.
     pub recorder_queue: usize,
+    /// Whether to keep the mix before it is encoded as `recordings/{event}/mix-{epoch}.wav` (16-bit mono, 346 MB an
+    /// hour), for later editing. Default false.
+    pub keep_mix: bool,
 }
 
 impl Default for OriginConfig {
@@ -48,6 +51,7 @@ impl Default for OriginConfig {
             programmes_max: 4,
             refill_ms: 300,
             recorder_queue: 512,
+            keep_mix: false,
         }
     }
 }
@@ -117,7 +121,8 @@ mod tests {
 
     #[test]
     fn what_is_outside_names_its_key() {
-        let cases: [(&str, fn(&mut OriginConfig)); 8] = [
+        type Spoil = fn(&mut OriginConfig);
+        let cases: [(&str, Spoil); 8] = [
             ("sessions_max", |c| c.sessions_max = 0),
             ("connections_max", |c| c.connections_max = 1),
             ("programmes_max", |c| c.programmes_max = 33),

@@ -48,6 +48,7 @@ counters! {
     GAPS = "minassa_origin_parts_total" "{kind=\"gap\"}" "Parts published.";
     ADOPTED = "minassa_origin_parts_total" "{kind=\"adopted\"}" "Parts published.";
     HELD_BACK = "minassa_origin_parts_held_back_total" "" "Parts published late because the anchor was not on the disk yet.";
+    MIX_DROPPED = "minassa_origin_mix_dropped_total" "" "Frames missing in the kept mix.";
     PACK_ERRORS = "minassa_origin_pack_errors_total" "" "Parts that could not be made.";
     RECORDED_PARTS = "minassa_origin_recorder_parts_total" "" "Parts given to the recording.";
     RECORDER_ERRORS = "minassa_origin_recorder_errors_total" "" "Writes that failed.";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use model::{Anchor, BootTime, Epoch, Event, EventSlug, PartNumber, ShowState, UnixTime};
+use programme::SourceStats;
 use stage::{Alarm, SeatView};
 use tokio::sync::watch;
 
@@ -21,6 +22,8 @@ pub(crate) struct View {
     pub(crate) recorded_through: Option<PartNumber>,
     pub(crate) alarms: Vec<Alarm>,
     pub(crate) seats: Vec<SeatRow>,
+    /// Whether everything is published and signed: after the end, when the last part is out.
+    pub(crate) closed: bool,
     /// Grows with every change but those of levels.
     pub(crate) change: u64,
 }
@@ -32,6 +35,8 @@ pub(crate) struct SeatRow {
     /// Of its source in use, dBFS, −120 to 0.
     pub(crate) level_dbfs: f32,
     pub(crate) speaking: bool,
+    /// How its source in use arrives.
+    pub(crate) stats: Option<SourceStats>,
 }
 
 impl View {

@@ -24,6 +24,8 @@ use crate::recovery::{self, Found, Recovery, Unservable};
 const EVENTS_MAX: usize = 4_096;
 /// Pause before a slate that could not be had is tried again.
 const SLATE_RETRY: Duration = Duration::from_secs(2);
+/// Pause before an event that cannot be served is looked at again.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
 /// What came of fetching a slate.
 enum Fetched {
@@ -46,6 +48,8 @@ pub(crate) struct Keeper {
     slates: BTreeMap<EventSlug, Digest>,
     fetching: JoinSet<(EventSlug, Digest, Fetched)>,
     retries: Vec<(Instant, EventSlug, Digest)>,
+    /// Events that could not be served, and when they are looked at again.
+    refused: BTreeMap<EventSlug, Instant>,
 }
 
 impl Keeper {
@@ -64,6 +68,7 @@ impl Keeper {
             slates: BTreeMap::new(),
             fetching: JoinSet::new(),
             retries: Vec::new(),
+            refused: BTreeMap::new(),
         }
     }
 
@@ -119,7 +124,9 @@ impl Keeper {
         };
         for record in events.events.into_iter().take(EVENTS_MAX) {
             let slug = record.slug.clone();
-            if self.known.get(&slug).is_some_and(|known| *known >= record.revision) {
+            if self.refused.get(&slug).is_some_and(|later| Instant::now() < *later)
+                || self.known.get(&slug).is_some_and(|known| *known >= record.revision)
+            {
                 continue;
             }
             match Event::try_from(record) {
@@ -158,13 +165,19 @@ impl Keeper {
             Ok(Err(Unservable::Stale)) => {}
             Ok(Err(error)) => {
                 counters::EVENTS_REFUSED.increment();
-                tracing::error!(event = %event.slug, %error, "an event cannot be served");
+                tracing::error!(event = %event.slug, %error, "an event cannot be served; it is tried again");
+                self.known.remove(&event.slug);
+                self.refused.insert(event.slug, Instant::now() + REFUSED_RETRY);
             }
             Err(error) => tracing::error!(%error, "an event could not be prepared"),
         }
     }
 
-    async fn register(&mut self, found: Found, held: BTreeMap<model::PartNumber, Part>) -> anyhow::Result<()> {
+    async fn register(
+        &mut self,
+        found: Found,
+        held: BTreeMap<model::PartNumber, Part>,
+    ) -> anyhow::Result<()> {
         let event = found.event().clone();
         self.known.insert(event.slug.clone(), event.revision);
         let recovery = self.recovery.clone();
@@ -190,7 +203,7 @@ impl Keeper {
                 self.fetch(event.slug.clone(), digest);
             }
             None if self.slates.remove(&event.slug).is_some() => {
-                let slate = self.recovery.slates.waiting.clone();
+                let slate = recovery::WAITING.clone();
                 let _ = self.orders.send(Order::Slate { event: event.slug.clone(), slate }).await;
             }
             _ => {}

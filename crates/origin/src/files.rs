@@ -171,7 +171,10 @@ enum Item {
 impl Item {
     /// Whether a restart reads it.
     fn is_needed(&self) -> bool {
-        matches!(self, Self::Epoch { .. } | Self::Finished | Self::Doors { .. } | Self::State { .. } | Self::Seat { .. })
+        matches!(
+            self,
+            Self::Epoch { .. } | Self::Finished | Self::Doors { .. } | Self::State { .. } | Self::Seat { .. }
+        )
     }
 }
 

@@ -27,6 +27,7 @@ mod events;
 mod files;
 mod http;
 mod media;
+mod mix;
 mod recorder;
 mod recovery;
 
@@ -41,7 +42,6 @@ use backend::bus::{Bus, UnixBus};
 use backend::child::Pulses;
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
-use programme::slate::Slate;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -52,9 +52,16 @@ use crate::files::EventFiles;
 use crate::http::{Door, OperatorToken};
 use crate::media::{MediaParts, MediaThread};
 use crate::recorder::RecorderThread;
-use crate::recovery::{Recovery, Slates};
+use crate::recovery::Recovery;
 
 pub use config::{ConfigError, OriginConfig};
+
+/// Entry point for fuzzing: takes any bytes as an Icecast source's request and as a datagram at the media port.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    http::fuzz(data);
+    media::fuzz(data);
+}
 
 /// Room for datagrams that arrive while a turn is being done; the system may grant less.
 const MEDIA_BUFFER: usize = 4 << 20;
@@ -96,8 +103,10 @@ pub fn bind_media(address: SocketAddr) -> std::io::Result<UdpSocket> {
 /// thread ends by itself, which is a bug. A full or read-only disk is no error: the show goes on, with an alarm.
 pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
+    recovery::warm_up();
     let Place { data, listener, media: socket, pulses } = place;
-    let candidates = candidates(&socket, &config).context("the media port has no address to name to speakers")?;
+    let candidates =
+        candidates(&socket, &config).context("the media port has no address to name to speakers")?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let bus = UnixBus::bind(&data.join("run/bus"), "origin").context("cannot join the bus")?;
@@ -112,6 +121,7 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
         candidates: candidates.clone().into(),
         sessions_max: config.sessions_max,
         programmes_max: config.programmes_max,
+        mixes: config.keep_mix.then(|| data.clone()),
         bus: Arc::new(bus.clone()) as Arc<dyn Bus>,
         directory: directory.clone(),
         recorder: recorder.queue(),
@@ -129,13 +139,7 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
     ));
     let serving = tokio::spawn(http::serve(listener, door.clone(), config.connections_max));
 
-    let (waiting, holding) = tokio::join!(spawn_blocking(Slate::waiting), spawn_blocking(Slate::holding));
-    let recovery = Arc::new(Recovery {
-        files,
-        keys: Keys::open(&data.join("keys"))?,
-        directories,
-        slates: Slates { waiting: waiting?, holding: holding? },
-    });
+    let recovery = Arc::new(Recovery { files, keys: Keys::open(&data.join("keys"))?, directories });
     let objects = DirectoryObjects::new(&data.join("objects"));
     let mut keeper = Keeper::new(recovery, bus.clone(), objects, media.orders.clone());
     keeper.recover(config.refill()).await?;

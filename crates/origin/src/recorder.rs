@@ -40,10 +40,8 @@ pub(crate) enum Task {
     Finish(ClosingRecords, Marks),
 }
 
-enum Job {
-    Task(EventSlug, Arc<RecordingState>, Task),
-    Stop,
-}
+/// A task for one event; nothing is the order to stop.
+type Job = Option<(EventSlug, Arc<RecordingState>, Task)>;
 
 /// What the recorder says of one event; read by anyone at any time.
 #[derive(Debug, Default)]
@@ -104,7 +102,7 @@ impl RecorderQueue {
     /// Queues a task. Never waits; says whether it was taken.
     pub(crate) fn push(&self, slug: &EventSlug, state: &Arc<RecordingState>, task: Task) -> bool {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.jobs.try_send(Job::Task(slug.clone(), state.clone(), task)) {
+        match self.jobs.try_send(Some((slug.clone(), state.clone(), task))) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -149,7 +147,7 @@ impl RecorderThread {
     pub(crate) fn stop(self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         // A full queue is being worked off, or the disk hangs.
-        while matches!(self.queue.jobs.try_send(Job::Stop), Err(TrySendError::Full(_))) {
+        while matches!(self.queue.jobs.try_send(None), Err(TrySendError::Full(_))) {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -190,11 +188,11 @@ impl Desk {
     fn run(mut self, jobs: &Receiver<Job>, waiting: &AtomicUsize) {
         loop {
             match jobs.recv_timeout(RETRY / 4) {
-                Ok(Job::Task(slug, state, task)) => {
+                Ok(Some((slug, state, task))) => {
                     waiting.fetch_sub(1, Ordering::Relaxed);
                     self.perform(&slug, state, task);
                 }
-                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.retry();
@@ -306,7 +304,8 @@ impl Entry {
 
     fn finish(&mut self, files: &EventFiles, slug: &EventSlug) {
         self.retry_at = Instant::now() + RETRY;
-        let (Some(recorder), Some(closing), Some(marks)) = (&mut self.recorder, &self.closing, &self.marks) else {
+        let (Some(recorder), Some(closing), Some(marks)) = (&mut self.recorder, &self.closing, &self.marks)
+        else {
             return;
         };
         match recorder.finish(closing, marks) {

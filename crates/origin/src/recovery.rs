@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use archive::{Recorder, Recovered};
@@ -24,6 +24,7 @@ use model::{Anchor, ClockReading, Epoch, Event, EventSlug, Part, PartNumber, Sho
 use packager::Resume;
 use programme::slate::Slate;
 use stage::{LogEntry, LogItem, Show};
+use tokio::task::spawn_blocking;
 
 use crate::counters;
 use crate::files::{EventFiles, Kept, Line};
@@ -39,14 +40,17 @@ pub(crate) struct Recovery {
     pub(crate) files: EventFiles,
     pub(crate) keys: Keys,
     pub(crate) directories: Vec<PathBuf>,
-    pub(crate) slates: Slates,
 }
 
-/// The slates that need no file.
-#[derive(Clone)]
-pub(crate) struct Slates {
-    pub(crate) waiting: Slate,
-    pub(crate) holding: Slate,
+/// The slates that need no file. Making them takes a few hundred milliseconds, which a start spends on the disk and
+/// the edges at the same time: see [`warm_up`].
+pub(crate) static WAITING: LazyLock<Slate> = LazyLock::new(Slate::waiting);
+static HOLDING: LazyLock<Slate> = LazyLock::new(Slate::holding);
+
+/// Begins to make the slates, on threads of the runtime.
+pub(crate) fn warm_up() {
+    spawn_blocking(|| LazyLock::force(&WAITING));
+    spawn_blocking(|| LazyLock::force(&HOLDING));
 }
 
 /// One event as the disk has it.
@@ -105,9 +109,8 @@ impl Recovery {
         if key.verifying_key().to_bytes() != event.signing_key {
             return Err(Unservable::OtherKey);
         }
-        let recorded = || {
-            self.directories.iter().any(|data| archive::event_directory(data, &event.slug).is_dir())
-        };
+        let recorded =
+            || self.directories.iter().any(|data| archive::event_directory(data, &event.slug).is_dir());
         let recording = if kept.finished || !(kept.anchor.is_some() || recorded()) {
             None
         } else {
@@ -147,8 +150,8 @@ impl Recovery {
             adopted: Vec::new(),
             newest: None,
             recording: state.clone(),
-            slate: self.slates.waiting.clone(),
-            hold: self.slates.holding.clone(),
+            slate: WAITING.clone(),
+            hold: HOLDING.clone(),
         };
         let Some(anchor) = anchor else { return (registration, Vec::new()) };
         state.set_anchored();
@@ -281,8 +284,7 @@ pub(crate) async fn ask_edges(
     found: &[Found],
     patience: Duration,
 ) -> BTreeMap<EventSlug, BTreeMap<PartNumber, Part>> {
-    let edges: BTreeSet<String> =
-        bus.peers().into_iter().filter(|peer| peer.starts_with("edge-")).collect();
+    let edges: BTreeSet<String> = bus.peers().into_iter().filter(|peer| peer.starts_with("edge-")).collect();
     let questions = found.iter().filter_map(|event| event.missing_from().map(|from| (event.slug(), from)));
     let asked = questions.flat_map(|(slug, from)| edges.iter().map(move |edge| (slug, from, edge)));
     let answers = join_all(asked.map(|(slug, from, edge)| async move {

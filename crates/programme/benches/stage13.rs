@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use minassa_programme::SourceKind;
+use minassa_programme::{Slate, SourceKind};
 
 #[allow(dead_code)]
 #[path = "../tests/programme/common.rs"]
@@ -21,7 +21,8 @@ fn night(speakers: u32) -> Night {
         .map(|n| {
             let mut voice = speech(10.0, 100.0 + 10.0 * f64::from(n), false, u64::from(n));
             scale_to(&mut voice, -20.0 - f64::from(n));
-            let mut sender = Sender::new(n, SourceKind::Rtp, encode(&voice, BROWSER), f64::from(n) * 20.0 - 120.0);
+            let mut sender =
+                Sender::new(n, SourceKind::Rtp, encode(&voice, BROWSER), f64::from(n) * 20.0 - 120.0);
             // A middling network: some loss, some jitter.
             sender.loss = 0.01;
             sender.jitter = 48.0 * 10.0;
@@ -38,7 +39,8 @@ fn night(speakers: u32) -> Night {
 
 /// Nanoseconds this thread has run on a processor.
 fn processor_time() -> u64 {
-    let account = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts time of threads");
+    let account =
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts time of threads");
     account.split(' ').next().and_then(|ns| ns.parse().ok()).expect("its first figure is nanoseconds")
 }
 
@@ -58,6 +60,12 @@ fn measure(speakers: u32) -> (f64, f64) {
 }
 
 fn main() {
+    for (name, make) in [("waiting", Slate::waiting as fn() -> Slate), ("holding", Slate::holding)] {
+        let begin = processor_time();
+        let slate = make();
+        let took = (processor_time() - begin) as f64 / 1e6;
+        println!("slate {name}: {} s of music made in {took:.0} ms", slate.duration().as_secs());
+    }
     let (none, _) = measure(0);
     println!("programme without speakers: {none:.1} ms a second of audio, {:.1} % of one core", none / 10.0);
     let (all, slowest) = measure(13);
@@ -65,7 +73,11 @@ fn main() {
         "13 speakers on stage: {all:.1} ms a second of audio, {:.1} % of one core (bar: 35 %), slowest tick {slowest:.1} ms",
         all / 10.0
     );
-    println!("per speaker: {:.2} ms a second of audio, {:.2} % of one core", (all - none) / 13.0, (all - none) / 130.0);
+    println!(
+        "per speaker: {:.2} ms a second of audio, {:.2} % of one core",
+        (all - none) / 13.0,
+        (all - none) / 130.0
+    );
 
     let mut criterion = Criterion::default().configure_from_args().sample_size(20);
     let mut stage = night(13);

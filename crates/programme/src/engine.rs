@@ -46,9 +46,8 @@ impl Programme {
     pub fn new(config: ProgrammeConfig, slate: Slate, hold: Slate, first: PartNumber) -> Self {
         let renditions = Renditions::new(first, Limiter::DELAY, config.opus)
             .expect("the encoders take their own settings");
-        let meter =
-            ebur128::EbuR128::new(1, model::SAMPLE_RATE, ebur128::Mode::I | ebur128::Mode::HISTOGRAM)
-                .expect("one channel at 48 kHz is measured");
+        let meter = ebur128::EbuR128::new(1, model::SAMPLE_RATE, ebur128::Mode::I | ebur128::Mode::HISTOGRAM)
+            .expect("one channel at 48 kHz is measured");
         Self {
             position: first.start(),
             sources: BTreeMap::new(),
@@ -182,25 +181,30 @@ impl Programme {
         let levels = self
             .sources
             .iter()
-            .map(|(id, source)| SourceLevel { id: *id, level_dbfs: source.level_dbfs(), voice: source.voice() })
+            .map(|(id, source)| SourceLevel {
+                id: *id,
+                level_dbfs: source.level_dbfs(),
+                voice: source.voice(),
+            })
             .collect();
         Tick { at, returns, levels, layer: self.layers.on_air(), programme_dbfs, programme }
     }
 
-    /// The stage as it goes on air: every open microphone by its share, the whole brought to level; and whether anybody
-    /// speaks.
+    /// The stage as it goes on air: every open microphone by its share, the whole brought to level; and whether what is
+    /// heard is worth measuring: voices, all of them brought to level.
     fn mix_stage(&mut self) -> (Frame, bool) {
         let mut programme = SILENT_FRAME;
         let open = |source: &&mut Source| source.part(Room::Stage).is_some();
         let total: f32 =
             self.sources.values_mut().chain(&mut self.leaving).filter(open).map(Source::push_share).sum();
-        let mut voice = false;
+        let (mut voice, mut settled) = (false, true);
         for source in self.sources.values_mut().chain(&mut self.leaving).filter(open) {
             voice |= source.voice();
+            settled &= source.settled() || !source.voice();
             source.add_share(total, &mut programme);
         }
         self.trim.apply(&mut programme);
-        (programme, voice)
+        (programme, voice && settled)
     }
 
     /// The next complete part, in ascending order without holes from the first.

@@ -147,16 +147,20 @@ pub(crate) struct SpeechLoudness {
     at: usize,
     mean: f32,
     blocks: f32,
+    /// Blocks in a row that were too quiet to count.
+    quieter: u32,
 }
 
 impl SpeechLoudness {
+    /// Three seconds of speech that does not count are too many.
+    const QUIETER_MAX: u32 = 30;
     /// Blocks that the mean remembers, at most.
     const MEMORY: f32 = 100.0;
     /// Blocks quieter than the mean by this do not count (LU).
     const RELATIVE_GATE: f32 = -10.0;
 
     pub(crate) fn new() -> Self {
-        Self { frames: [0.0; MOMENT], voiced: [false; MOMENT], at: 0, mean: 0.0, blocks: 0.0 }
+        Self { frames: [0.0; MOMENT], voiced: [false; MOMENT], at: 0, mean: 0.0, blocks: 0.0, quieter: 0 }
     }
 
     /// Takes a frame's K-weighted power and whether it is a voice's; returns whether the loudness changed.
@@ -179,12 +183,16 @@ impl SpeechLoudness {
             return false;
         };
         if self.blocks > 0.0 && lufs(block) < lufs(self.mean) + Self::RELATIVE_GATE {
-            // Much quieter than before. It does not count as speech of this speaker, but were it to stay that way
-            // (the microphone was moved), it shall count in the end.
-            self.blocks = (self.blocks - 0.5).max(1.0);
-            self.mean *= 0.99;
+            // Much quieter than before: it does not count as speech of this speaker. Should it stay that way (the
+            // microphone was moved), what was known is forgotten.
+            self.quieter += 1;
+            if self.quieter > Self::QUIETER_MAX {
+                self.mean *= 0.97;
+                self.blocks = (self.blocks * 0.97).max(1.0);
+            }
             return true;
         }
+        self.quieter = 0;
         self.blocks = (self.blocks + 1.0).min(Self::MEMORY);
         self.mean += (block - self.mean) / self.blocks;
         true
@@ -256,7 +264,8 @@ impl Leveller {
         }
         let pause = if voice { 0.0 } else { (self.gain_db * 0.5).clamp(0.0, Self::PAUSE_MAX_DB) };
         // Back at once: the first sound of a word matters.
-        self.pause_db = if pause < self.pause_db { pause } else { (self.pause_db + Self::PAUSE_STEP).min(pause) };
+        self.pause_db =
+            if pause < self.pause_db { pause } else { (self.pause_db + Self::PAUSE_STEP).min(pause) };
 
         let gain = gain_of(self.gain_db - self.pause_db);
         let step = (gain - self.applied) / frame.len() as f32;
@@ -290,6 +299,11 @@ impl Leveller {
         self.detector.voice()
     }
 
+    /// Whether the gain is about where it should be, rather than still on its way for a new speaker.
+    pub(crate) fn settled(&self) -> bool {
+        self.loudness.lufs().is_some_and(|loudness| (loudness + self.gain_db - TARGET_LUFS).abs() < 2.0)
+    }
+
     /// RMS of the last frame as it came, dBFS.
     pub(crate) fn level_dbfs(&self) -> f32 {
         self.level
@@ -305,7 +319,8 @@ impl Leveller {
     }
 }
 
-/// A slow trim of the whole stage: when several speak at once their sum is louder than each.
+/// A slow trim of the whole stage, for what levelling each speaker cannot know: how loud several are at once, and what
+/// limiting takes from a voice with high peaks.
 pub(crate) struct Trim {
     weighting: KWeighting,
     loudness: SpeechLoudness,
@@ -314,7 +329,7 @@ pub(crate) struct Trim {
 }
 
 impl Trim {
-    const RANGE_DB: f32 = 5.0;
+    const RANGE_DB: f32 = 6.0;
     const STEP_NEW: f32 = 0.06;
     const STEP: f32 = 0.015;
 
@@ -334,14 +349,15 @@ impl Trim {
         self.applied = gain;
     }
 
-    /// Measures what went on air (the stage alone, after the limiter, which costs loudness) while somebody spoke.
+    /// Measures what went on air: the stage alone, after the limiter, which costs loudness. `voice` says whether somebody
+    /// spoke, and nobody whose own level was still being found.
     pub(crate) fn measure(&mut self, frame: &Frame, voice: bool) {
         let weighted = self.weighting.run(&frame[..]);
+        // What is remembered is the loudness without the gain.
+        self.loudness.push(weighted / (self.applied * self.applied), voice);
         if !voice {
             return;
         }
-        // What is remembered is the loudness without the gain.
-        self.loudness.push(weighted / (self.applied * self.applied), true);
         if let Some(loudness) = self.loudness.lufs() {
             let wanted = (TARGET_LUFS - loudness).clamp(-Self::RANGE_DB, Self::RANGE_DB);
             let step = Self::STEP_NEW + (Self::STEP - Self::STEP_NEW) * self.loudness.confidence();
@@ -361,9 +377,7 @@ mod tests {
         let mut last = 0.0;
         for n in 0..50 {
             let frame: Vec<f32> = (0..960)
-                .map(|i| {
-                    ((n * 960 + i) as f64 * 997.0 / 48_000.0 * std::f64::consts::TAU).sin() as f32
-                })
+                .map(|i| ((n * 960 + i) as f64 * 997.0 / 48_000.0 * std::f64::consts::TAU).sin() as f32)
                 .collect();
             last = weighting.run(&frame);
         }
@@ -404,7 +418,7 @@ mod tests {
                         *s += (i as f32 * 0.03).sin() * 0.05;
                     }
                 }
-                assert!(n < 200 || n >= 497 || !leveller.voice(), "frame {n}");
+                assert!(!(200..497).contains(&n) || !leveller.voice(), "frame {n}");
                 leveller.run(&mut frame);
             }
             assert!(leveller.voice(), "background {background}");

@@ -64,8 +64,10 @@ impl Gentle {
         self.history.extend_from_slice(input);
         for block in output.as_chunks_mut::<BLOCK>().0 {
             let whole = self.position as usize;
-            let (first, last) =
-                (self.position - whole as f64, self.position + BLOCK as f64 * self.speed - (whole + BLOCK) as f64);
+            let (first, last) = (
+                self.position - whole as f64,
+                self.position + BLOCK as f64 * self.speed - (whole + BLOCK) as f64,
+            );
             let (begin, end) = (filter(first), filter(last));
             let samples: &[f32; BLOCK + TAPS - 1] = self.history[whole + 1 - TAPS / 2..][..BLOCK + TAPS - 1]
                 .try_into()
@@ -113,8 +115,8 @@ fn windowed_sinc(fraction: f64) -> Filter {
         let sinc = if x.abs() < 1e-9 { 1.0 } else { phase.sin() / phase };
         // Blackman-Harris, centred on the output.
         let place = ((x + TAPS as f64 / 2.0) / TAPS as f64).clamp(0.0, 1.0) * std::f64::consts::TAU;
-        let window =
-            0.358_75 - 0.488_29 * place.cos() + 0.141_28 * (2.0 * place).cos() - 0.011_68 * (3.0 * place).cos();
+        let window = 0.358_75 - 0.488_29 * place.cos() + 0.141_28 * (2.0 * place).cos()
+            - 0.011_68 * (3.0 * place).cos();
         sinc * window
     });
     let sum: f64 = filter.iter().sum();
@@ -238,9 +240,12 @@ mod tests {
     #[test]
     fn nothing_but_the_tone_comes_out() {
         // What a tone of the expected frequency, fitted in amplitude and phase, leaves over.
-        for (speed, frequency, allowed_db) in
-            [(1.000_3, 1_000.0, -80.0), (1.000_3, 8_000.0, -75.0), (0.997, 4_000.0, -60.0), (1.0, 18_000.0, -75.0)]
-        {
+        for (speed, frequency, allowed_db) in [
+            (1.000_3, 1_000.0, -80.0),
+            (1.000_3, 8_000.0, -75.0),
+            (0.997, 4_000.0, -60.0),
+            (1.0, 18_000.0, -75.0),
+        ] {
             let out = resampled(speed, frequency);
             let step = frequency * speed / 48_000.0 * std::f64::consts::TAU;
             let (mut a, mut b) = (0.0, 0.0);
@@ -259,7 +264,6 @@ mod tests {
                 .sum();
             let rest_db = 10.0 * (rest / n / (0.5 * (a * a + b * b))).log10();
             let level_db = 10.0 * (a * a + b * b).log10();
-            println!("{speed} {frequency}: level {level_db:.3} dB, rest {rest_db:.1} dB");
             assert!(rest_db < allowed_db, "{speed} {frequency}: {rest_db} dB");
             assert!(level_db.abs() < 0.1, "{speed} {frequency}: {level_db} dB");
         }

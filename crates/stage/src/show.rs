@@ -465,7 +465,7 @@ impl Show {
     pub fn handle_packet(&mut self, source: SourceId, now: UnixTime) {
         let Some(entry) = self.sources.all.get_mut(&source) else { return };
         let silent = entry.dies_at().is_none_or(|dies| now >= dies);
-        entry.last_packet = Some(entry.last_packet.map_or(now, |last| last.max(now)));
+        entry.last_packet = Some(now);
         if silent || !entry.alive() {
             entry.alive_since = Some(now);
             let seat = entry.seat;

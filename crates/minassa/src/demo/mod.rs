@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use model::UnixTime;
+use model::{MediaTime, PartNumber, UnixTime};
 use rehearse::{Clip, Phase, PushConfig, PushListener, Speaker, SpeakerConfig};
 use serde_json::{Value, json};
 
@@ -171,7 +171,7 @@ impl<'a> Show<'a> {
         let length = Duration::from_secs_f64(self.flags.minutes * 60.0);
         self.stay_live(&event, live_at, length, &speakers, &listener)?;
 
-        self.client.stage("POST", &event, "/state", Some(&json!({"state": "ended"})))?;
+        self.end(&event)?;
         for speaker in speakers {
             speaker.leave();
         }
@@ -187,8 +187,9 @@ impl<'a> Show<'a> {
         ));
         self.progress.line(&recording.describe());
         self.progress.line(&format!(
-            "Our own listener received {} parts over {} connection{} and missed {}.",
-            report.parts.len(),
+            "Our own listener received parts {} to {} over {} connection{} and missed {}.",
+            report.parts.first().map(|part| part.number).unwrap_or_default(),
+            report.newest().unwrap_or_default(),
             report.connections,
             if report.connections == 1 { "" } else { "s" },
             report.missed
@@ -304,7 +305,7 @@ impl<'a> Show<'a> {
                 elapsed: live_at.elapsed(),
                 length,
                 listeners: status["listeners"].as_u64(),
-                part: newest.map(model::PartNumber::get),
+                part: newest.map(PartNumber::get),
                 missed,
                 recorded: stage["recorded_through"].as_u64(),
                 connected: connected(speakers),
@@ -315,22 +316,38 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    /// Downloads the recording until it is complete.
+    /// Ends the event, unless the host has. A stage that was killed this very moment is back soon.
+    fn end(&self, event: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + RECORDING_MAX;
+        loop {
+            let ended = self.client.stage("POST", event, "/state", Some(&json!({"state": "ended"})));
+            let state = self.client.stage("GET", event, "", None);
+            if state.is_ok_and(|stage| stage["state"] == "ended") {
+                return Ok(());
+            }
+            if let Err(error) = ended
+                && Instant::now() >= deadline
+            {
+                return Err(error.context("cannot end the event"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Downloads the recording until it holds the moment of the end.
     fn check_recording(&self, event: &str) -> anyhow::Result<Recording> {
         let deadline = Instant::now() + RECORDING_MAX;
         let url = self.server.recording_url(event);
         loop {
-            let ended = self.client.stage("GET", event, "", None);
-            let last = ended.as_ref().ok().and_then(|stage| stage["recorded_through"].as_u64());
-            let found = recording::download(&url);
-            match (found, last) {
-                (Ok(recording), Some(last)) if recording.last.get() >= last => {
+            let last = self.client.stage("GET", event, "", None).and_then(|stage| last_part(&stage));
+            match (recording::download(&url), last) {
+                (Ok(recording), Ok(last)) if recording.last >= last => {
                     recording.check()?;
                     return Ok(recording);
                 }
                 (found, last) if Instant::now() >= deadline => {
                     let found = found.map(|recording| recording.describe());
-                    bail!("the recording is not complete: {found:?}, recorded through {last:?}");
+                    bail!("the recording is not complete: found {found:?}, wanted up to {last:?}");
                 }
                 _ => std::thread::sleep(LOOK),
             }
@@ -346,6 +363,14 @@ impl<'a> Show<'a> {
         }
         Ok(())
     }
+}
+
+/// The part that holds the moment of the end. Times of the snapshot are rounded to a millisecond.
+fn last_part(stage: &Value) -> anyhow::Result<PartNumber> {
+    let doors = UnixTime::parse(text(&stage["doors_at"])?)?;
+    let ended = UnixTime::parse(text(&stage["ended_at"])?)?;
+    let rounding = Duration::from_millis(2);
+    Ok(MediaTime::from_duration(ended.since(doors).saturating_sub(rounding)).part())
 }
 
 fn connected(speakers: &[Speaker]) -> usize {

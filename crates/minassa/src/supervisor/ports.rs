@@ -95,6 +95,13 @@ pub fn probe_udp(address: SocketAddr, flag: &'static str) -> Result<SocketAddr, 
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::time::Duration;
+
+    /// Another test may be starting a program: until that is under way it holds a copy of every socket, those that
+    /// were closed here included.
+    fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+        acceptance::wait_for("a port", Duration::from_secs(30), || Ok(attempt())).unwrap()
+    }
 
     #[test]
     fn a_port_in_use_is_named_with_its_flag() {
@@ -104,7 +111,7 @@ mod tests {
         assert!(message.contains(&address.to_string()) && message.contains("--listen"), "{message}");
         assert!(message.contains("in use"), "{message}");
         drop(other);
-        reserve(address, "--listen").unwrap();
+        eventually(|| reserve(address, "--listen").ok());
 
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert!(probe_udp(other.local_addr().unwrap(), "origin.media_listen").is_err());
@@ -118,7 +125,7 @@ mod tests {
         for reuse_port in [false, true] {
             // A child may listen beside the placeholder, die, and listen again.
             for _ in 0..2 {
-                let listener = backend::http::bind(address, reuse_port).unwrap();
+                let listener = eventually(|| backend::http::bind(address, reuse_port).ok());
                 let client = std::net::TcpStream::connect(address).unwrap();
                 listener.set_nonblocking(false).unwrap();
                 listener.accept().unwrap();
@@ -126,7 +133,7 @@ mod tests {
             }
         }
         // Two edges share it.
-        let _one = backend::http::bind(address, true).unwrap();
+        let _one = eventually(|| backend::http::bind(address, true).ok());
         let _two = backend::http::bind(address, true).unwrap();
         // Somebody else who asks for it in the ordinary way is refused.
         assert_eq!(reserve(address, "--listen").unwrap_err().source.kind(), io::ErrorKind::AddrInUse);

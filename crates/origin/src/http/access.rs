@@ -104,11 +104,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Who asks, by `Authorization: Bearer {invitation or operator token}`.
-pub(super) fn identify(
-    headers: &HeaderMap,
-    view: &View,
-    operator: &OperatorToken,
-) -> Result<Who, Problem> {
+pub(super) fn identify(headers: &HeaderMap, view: &View, operator: &OperatorToken) -> Result<Who, Problem> {
     let who = match bearer(headers) {
         None => Err(problems::unauthorized("Bearer", "The request has no Authorization: Bearer header.")),
         Some(token) => match invite::verify(token, &view.event, view.now()) {
@@ -128,7 +124,9 @@ pub(super) fn identify_seat(
 ) -> Result<Invite, Problem> {
     match identify(headers, view, operator)? {
         Who::Seat(invite) => Ok(invite),
-        Who::Operator => Err(problems::forbidden("The operator has no seat; an invitation is needed to speak.")),
+        Who::Operator => {
+            Err(problems::forbidden("The operator has no seat; an invitation is needed to speak."))
+        }
     }
 }
 

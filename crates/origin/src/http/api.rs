@@ -189,7 +189,10 @@ impl Watcher {
             let view = self.views.borrow_and_update().clone();
             let since = self.sent_at.map_or(LINE_EVERY, |at| at.elapsed());
             // Levels move all the time and are told now and then; the rest at once.
-            if view.change != self.change || since >= LEVELS_EVERY && view.anchor.is_some() || since >= LINE_EVERY {
+            if view.change != self.change
+                || since >= LEVELS_EVERY && view.anchor.is_some()
+                || since >= LINE_EVERY
+            {
                 if self.is_over(&view) {
                     return None;
                 }
@@ -308,7 +311,8 @@ fn message(given: Option<Message>) -> Result<Bilingual, Problem> {
         if line.trim().is_empty() {
             return Ok(String::new());
         }
-        clean_line(&line, MESSAGE_MAX).map_err(|error| problems::unprocessable(key, &line, &error.to_string()))
+        clean_line(&line, MESSAGE_MAX)
+            .map_err(|error| problems::unprocessable(key, &line, &error.to_string()))
     };
     Ok(Bilingual { ar: clean("message.ar", ar)?, en: clean("message.en", en)? })
 }

@@ -241,6 +241,28 @@ impl Unframer {
     }
 }
 
+/// Any bytes as a request and its body, whole and byte by byte: nothing panics, and no byte of a body is made up.
+pub(super) fn fuzz(data: &[u8]) {
+    let _ = is_source(data);
+    let Ok(Some((head, length))) = parse(data) else { return };
+    let body = |step: usize| {
+        let mut unframer = Unframer::new(head.framing);
+        let mut out = Vec::new();
+        for piece in data[length..].chunks(step.max(1)) {
+            unframer.push(piece);
+            while let Some(bytes) = unframer.next().ok()? {
+                out.extend_from_slice(&bytes);
+            }
+        }
+        Some(out)
+    };
+    let (whole, bytewise) = (body(data.len()), body(1));
+    assert!(whole.as_ref().is_none_or(|out| out.len() <= data.len() - length));
+    if let (Some(whole), Some(bytewise)) = (whole, bytewise) {
+        assert_eq!(whole, bytewise, "how the bytes are cut must not matter");
+    }
+}
+
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| matches!(byte, b';' | b' ')).next()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -293,7 +315,8 @@ mod tests {
             legacy: false,
         };
         assert_eq!(parsed, expected);
-        let source = "SOURCE /ingest/talk?standby=1 HTTP/1.0\r\nauthorization: basic c291cmNlOkFCQw==\r\n\r\n";
+        let source =
+            "SOURCE /ingest/talk?standby=1 HTTP/1.0\r\nauthorization: basic c291cmNlOkFCQw==\r\n\r\n";
         let expected = Head { expects_continue: false, standby: true, legacy: true, ..expected };
         assert_eq!(head(source).unwrap().unwrap(), expected);
         let chunked = "PUT /ingest/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -312,16 +335,45 @@ mod tests {
         for length in ["x", "-1", "+5", "", "99999999999999999999", "1\r\nContent-Length: 2"] {
             check(&format!("PUT /ingest/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"), HeadError::Length);
         }
-        check("PUT /ingest/a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", HeadError::Length);
+        check(
+            "PUT /ingest/a HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            HeadError::Length,
+        );
         check("PUT /ingest/a HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", HeadError::Length);
         check(&format!("PUT /ingest/{} HTTP/1.1\r\n", "a".repeat(HEAD_MAX)), HeadError::TooLong);
         assert_eq!(head("SOURCE /ingest/a HTTP/1.0\r\n"), Ok(None));
     }
 
     #[test]
+    fn whatever_comes_nothing_panics() {
+        use rand::{RngExt as _, SeedableRng as _};
+        let seeds: [&[u8]; 3] = [
+            b"PUT /ingest/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nOggS\r\n0\r\n\r\n",
+            b"SOURCE /ingest/a?standby=1 HTTP/1.0\r\nAuthorization: Basic c291cmNlOkFCQw==\r\n\r\nOggS",
+            b"PUT /ingest/a HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabcdef",
+        ];
+        let mut rng = rand::rngs::StdRng::seed_from_u64(11);
+        for round in 0..20_000 {
+            let mut data = seeds[round % seeds.len()].to_vec();
+            for _ in 0..rng.random_range(0..5) {
+                let at = rng.random_range(0..data.len());
+                match rng.random_range(0..3) {
+                    0 => data[at] = rng.random(),
+                    1 => data.insert(at, b"\r\n :;0f\xff"[rng.random_range(0..8)]),
+                    _ => data.truncate(at.max(1)),
+                }
+            }
+            fuzz(&data);
+        }
+    }
+
+    #[test]
     fn credentials_must_be_a_sources() {
         let invite = |value: &str| {
-            head(&format!("PUT /ingest/a HTTP/1.1\r\nAuthorization: {value}\r\n\r\n")).unwrap().unwrap().invite
+            head(&format!("PUT /ingest/a HTTP/1.1\r\nAuthorization: {value}\r\n\r\n"))
+                .unwrap()
+                .unwrap()
+                .invite
         };
         assert_eq!(invite("Basic c291cmNlOkFCQw=="), Some("ABC".into()));
         for bad in ["Basic", "Basic !", "Bearer c291cmNlOkFCQw==", "Basic YWRtaW46QUJD", "Basic c291cmNl"] {

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::head::{self, Head, HEAD_MAX, Unframer};
+use super::head::{self, HEAD_MAX, Head, Unframer};
 use super::{Door, problems};
 use crate::counters;
 use crate::media::{Order, StreamPacket};
@@ -66,7 +66,9 @@ pub(super) async fn serve(mut stream: Source, door: Arc<Door>) {
         () = shutdown.cancelled() => Ending::Gone,
     };
     match ending {
-        Ending::Over if !answered => respond(&mut stream, b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await,
+        Ending::Over if !answered => {
+            respond(&mut stream, b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await
+        }
         Ending::Refused(problem) if !answered => respond(&mut stream, &raw_response(problem).await).await,
         // A source of the old protocol got its 200 before its first byte; all that is left is to hang up.
         Ending::Over | Ending::Refused(_) | Ending::Gone => {}
@@ -209,7 +211,13 @@ impl Listener {
                 Ok(Some(OggItem::Packet(packet))) => self.packet(packet.position, packet.data).await?,
                 // What is missing or broken shows as a hole in the positions, and is concealed as one.
                 Ok(Some(OggItem::Lost { pages, bytes })) => {
-                    tracing::debug!(event = self.event, seat = self.invite.seat.0, pages, bytes, "Ogg pages lost");
+                    tracing::debug!(
+                        event = self.event,
+                        seat = self.invite.seat.0,
+                        pages,
+                        bytes,
+                        "Ogg pages lost"
+                    );
                 }
                 Ok(Some(OggItem::BadPacket(error))) => {
                     tracing::debug!(event = self.event, seat = self.invite.seat.0, %error, "an Opus packet is broken");

@@ -44,6 +44,10 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest time for a connection's first bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
 
+pub(crate) fn fuzz(data: &[u8]) {
+    head::fuzz(data);
+}
+
 /// What requests at the stage door need.
 pub(crate) struct Door {
     pub(crate) directory: Arc<Directory>,
@@ -174,7 +178,12 @@ fn router(door: Arc<Door>) -> Router {
         .allow_origin(Any)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
-        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, HeaderName::from_static("accept-patch")])
+        .expose_headers([
+            header::LOCATION,
+            header::LINK,
+            header::RETRY_AFTER,
+            HeaderName::from_static("accept-patch"),
+        ])
         .max_age(Duration::from_secs(600));
     Router::new()
         .route("/whip/{event}", post(whip::offer).get(whip::no_get))
@@ -190,7 +199,11 @@ fn router(door: Arc<Door>) -> Router {
         .route("/readyz", get(page::readyz))
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This address does not do that")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "This address does not do that",
+            )
         })
         .layer(cors)
         .with_state(door)

@@ -8,11 +8,13 @@ use axum::response::{IntoResponse, Response};
 use backend::problem::Problem;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use model::ShowState;
+use programme::SourceStats;
 use stage::Alarm;
 use web::{Page, negotiate_language};
 
 use super::Door;
 use crate::counters::{self, Gauge};
+use crate::directory::View;
 
 /// The stage page. It holds no secret: the invitation is in the address's fragment, which browsers do not send.
 pub(super) async fn stage(
@@ -71,12 +73,20 @@ fn gauges(door: &Door) -> Vec<Gauge> {
         plain("minassa_origin_events", "Events known.", views.len() as f64),
     ];
     let mut alarms = Gauge { name: "minassa_origin_alarm", help: "1 while it rings.", values: Vec::new() };
-    let mut parts = Gauge { name: "minassa_origin_newest_part", help: "Newest part published.", values: Vec::new() };
-    let mut recorded =
-        Gauge { name: "minassa_origin_recorded_through", help: "Newest part on the disk.", values: Vec::new() };
-    let mut connected =
-        Gauge { name: "minassa_origin_seats_connected", help: "Seats with a living source.", values: Vec::new() };
-    let mut live = Gauge { name: "minassa_origin_live", help: "1 while the stage is on air.", values: Vec::new() };
+    let mut parts =
+        Gauge { name: "minassa_origin_newest_part", help: "Newest part published.", values: Vec::new() };
+    let mut recorded = Gauge {
+        name: "minassa_origin_recorded_through",
+        help: "Newest part on the disk.",
+        values: Vec::new(),
+    };
+    let mut connected = Gauge {
+        name: "minassa_origin_seats_connected",
+        help: "Seats with a living source.",
+        values: Vec::new(),
+    };
+    let mut live =
+        Gauge { name: "minassa_origin_live", help: "1 while the stage is on air.", values: Vec::new() };
     // Events with a programme; those to come and those past say nothing here.
     for view in views.iter().filter(|view| view.anchor.is_some() && view.ended_at.is_none()) {
         let event = &view.event.slug;
@@ -92,7 +102,32 @@ fn gauges(door: &Door) -> Vec<Gauge> {
         live.values.push((labels, f64::from(u8::from(view.state == ShowState::Live))));
     }
     gauges.extend([alarms, parts, recorded, connected, live]);
+    gauges.extend(source_gauges(&views));
     gauges
+}
+
+/// How each seat's source in use arrives.
+fn source_gauges(views: &[Arc<View>]) -> impl Iterator<Item = Gauge> {
+    type Read = fn(&SourceStats) -> f64;
+    let kinds: [(&str, &str, Read); 6] = [
+        ("minassa_origin_source_packets", "Packets with sound.", |stats| stats.packets as f64),
+        ("minassa_origin_source_lost", "Packets that never came in time.", |stats| stats.lost as f64),
+        ("minassa_origin_source_concealed_ms", "Sound made up for losses.", |stats| {
+            stats.concealed_ms as f64
+        }),
+        ("minassa_origin_source_delay_ms", "From arrival to the mix.", |stats| stats.delay_ms.into()),
+        ("minassa_origin_source_drift_ppm", "How fast its clock runs.", |stats| stats.drift_ppm.into()),
+        ("minassa_origin_source_gain_db", "Gain of the levelling.", |stats| stats.gain_db.into()),
+    ];
+    kinds.into_iter().map(|(name, help, read)| {
+        let values = views.iter().flat_map(|view| {
+            view.seats.iter().filter_map(move |row| {
+                let labels = format!("{{event=\"{}\",seat=\"{}\"}}", view.event.slug, row.seat.id.0);
+                Some((labels, read(row.stats.as_ref()?)))
+            })
+        });
+        Gauge { name, help, values: values.collect() }
+    })
 }
 
 pub(super) async fn healthz(State(door): State<Arc<Door>>) -> Response {

@@ -17,7 +17,8 @@ pub(super) fn unauthorized(scheme: &'static str, detail: impl Into<String>) -> P
 /// What an invitation that opens nothing is answered with.
 pub(super) fn invite(error: InviteError, scheme: &'static str) -> Problem {
     let refused = |kind| {
-        Problem::new(StatusCode::FORBIDDEN, kind, "This invitation does not open this").detail(error.to_string())
+        Problem::new(StatusCode::FORBIDDEN, kind, "This invitation does not open this")
+            .detail(error.to_string())
     };
     match error {
         InviteError::Wrong | InviteError::Expired => unauthorized(scheme, error.to_string()),
@@ -53,7 +54,8 @@ pub(super) fn direct(error: DirectRefusal, event: &str) -> Problem {
     match error {
         DirectRefusal::UnknownEvent => Problem::unknown_event(event),
         DirectRefusal::Stage(DirectError::UnknownSeat) => {
-            Problem::new(StatusCode::NOT_FOUND, "unknown-seat", "There is no such seat").detail(error.to_string())
+            Problem::new(StatusCode::NOT_FOUND, "unknown-seat", "There is no such seat")
+                .detail(error.to_string())
         }
         DirectRefusal::Stage(DirectError::Forbidden) => forbidden(&error.to_string()),
         DirectRefusal::Stage(DirectError::Ended) => conflict(error.to_string()),

@@ -87,6 +87,14 @@ impl Demux {
     }
 }
 
+/// Any bytes as a datagram: they are nobody's.
+pub(super) fn fuzz(data: &[u8]) {
+    let mut demux = Demux::default();
+    demux.insert(SessionId(1), "0123456789abcdef".to_owned());
+    let route = demux.route(SocketAddr::from(([127, 0, 0, 1], 9)), data);
+    assert!(!matches!(route, Route::Known(_)), "no address is known");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

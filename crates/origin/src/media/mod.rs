@@ -13,6 +13,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -38,6 +39,10 @@ use session::{Session, SessionOutput};
 pub(crate) use demux::SessionId;
 pub(crate) use offer::{Answered, OfferError, answer, ice_ufrag};
 pub(crate) use running::{Registration, StreamPacket, open_packager};
+
+pub(crate) fn fuzz(data: &[u8]) {
+    demux::fuzz(data);
+}
 
 /// Datagrams taken in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -158,6 +163,8 @@ pub(crate) struct MediaParts {
     pub(crate) candidates: Arc<[SocketAddr]>,
     pub(crate) sessions_max: usize,
     pub(crate) programmes_max: usize,
+    /// The data directory, if mixes are to be kept in it.
+    pub(crate) mixes: Option<PathBuf>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) recorder: RecorderQueue,
@@ -359,14 +366,7 @@ impl Media {
                 SessionOutput::Sound { sequence, timestamp, payload } => {
                     let source = entry.session.source;
                     if let Some(event) = self.events.get_mut(&entry.session.event) {
-                        event.sound(
-                            source,
-                            sequence,
-                            timestamp,
-                            &payload,
-                            clock::read(),
-                            &mut self.effects,
-                        );
+                        event.sound(source, sequence, timestamp, &payload, clock::read(), &mut self.effects);
                     }
                 }
                 SessionOutput::Connected => {
@@ -425,7 +425,11 @@ impl Media {
         if taken && is_stun {
             self.demux.learn(id, source);
         }
-        if taken { counters::DATAGRAMS.increment() } else { counters::DATAGRAMS_REFUSED.increment() }
+        if taken {
+            counters::DATAGRAMS.increment()
+        } else {
+            counters::DATAGRAMS_REFUSED.increment()
+        }
         self.flush(id);
         self.perform();
     }
@@ -456,6 +460,7 @@ impl Media {
                 && event.is_handed_over()
                 && event.ended_at().is_none_or(|ended| reading.unix.since(ended) > SHOWN_AFTER_END);
             if old {
+                event.retire();
                 directory.remove(slug);
             }
             !old
@@ -488,7 +493,8 @@ impl Media {
         match order {
             Order::Register(registration) => {
                 let bus = self.parts.bus.clone();
-                let mut event = Running::new(*registration, bus, self.parts.recorder.clone(), reading);
+                let mixes = self.parts.mixes.clone();
+                let mut event = Running::new(*registration, bus, self.parts.recorder.clone(), mixes, reading);
                 event.show_view(reading.boot, effects);
                 self.parts.directory.insert(event.slug().clone(), event.follow());
                 self.events.insert(event.slug().clone(), event);
@@ -555,7 +561,8 @@ impl Media {
         if let Ok(source) = result {
             counters::SESSIONS.increment();
             self.demux.insert(id, answered.ufrag.clone());
-            let session = Session::new(event, source, answered, self.parts.candidates.clone(), Instant::now());
+            let session =
+                Session::new(event, source, answered, self.parts.candidates.clone(), Instant::now());
             self.sessions.insert(id, Entry { session, _guard: guard });
             self.health.sessions.store(self.sessions.len(), Ordering::Relaxed);
         }

@@ -147,7 +147,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_answer_turns_the_direction_round() {
-        for (offered, expected) in [(Direction::SendRecv, "a=sendrecv"), (Direction::SendOnly, "a=recvonly")] {
+        for (offered, expected) in [(Direction::SendRecv, "a=sendrecv"), (Direction::SendOnly, "a=recvonly")]
+        {
             let answer = answered(&offer(offered)).unwrap();
             assert!(answer.contains(expected), "{answer}");
             assert!(answer.contains("a=ice-lite"), "{answer}");
@@ -192,7 +193,7 @@ pub(crate) mod tests {
 
     #[test]
     fn mutated_offers_never_panic() {
-        use rand::{Rng as _, SeedableRng as _};
+        use rand::SeedableRng as _;
         let good = offer(Direction::SendRecv);
         let mut rng = rand::rngs::StdRng::seed_from_u64(7);
         for _ in 0..2_000 {

@@ -11,6 +11,7 @@
 //! that lies inside the frame is known when the frame is made, and the layer changes at its very sample.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +21,15 @@ use backend::wire;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use model::{
-    Anchor, BootTime, ClockReading, Epoch, Event, EventSlug, MediaTime, OPUS_FRAME_SAMPLES, PART_SAMPLES, Part,
-    PartKind, PartNumber, SeatId, ShowState, UnixTime,
+    Anchor, BootTime, ClockReading, Epoch, Event, EventSlug, MediaTime, OPUS_FRAME_SAMPLES, PART_SAMPLES,
+    Part, PartKind, PartNumber, SeatId, ShowState, UnixTime,
 };
 use packager::{ClosingRecords, Opening, Packager, Resume, SilentFrames};
 use programme::slate::Slate;
 use programme::{Programme, ProgrammeConfig, SourceRole, Speaks};
 use stage::{
-    Actor, AdmitError, Alarm, Command, CommandError, DirectError, LogItem, Output, SeatChange, Show, SourceId,
-    SourceKind, SourceUse,
+    Actor, AdmitError, Alarm, Command, CommandError, DirectError, LogItem, Output, SeatChange, Show,
+    SourceId, SourceKind, SourceUse,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -36,6 +37,7 @@ use super::SessionId;
 use crate::counters;
 use crate::directory::{SeatRow, View};
 use crate::files::Line;
+use crate::mix::MixKeeper;
 use crate::recorder::{RecorderQueue, RecordingState, Task};
 
 /// Frames made in one turn, so that packets are taken in between while catching up.
@@ -44,7 +46,7 @@ const TICKS_PER_TURN: u32 = 8;
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 /// Gap parts made in one turn.
 const GAPS_PER_TURN: u32 = 32;
-/// While gaps are made the recorder keeps this much room, unless it has stood still for [`STALLED_AFTER`].
+/// While gaps are made the recorder keeps this much room, unless it has not had it for [`STALLED_AFTER`].
 const RECORDER_ROOM: usize = 32;
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 /// Parts wait this long for the anchor to be on the disk.
@@ -125,11 +127,15 @@ pub(crate) struct Running {
     pending: VecDeque<Task>,
     /// Parts that wait for the anchor to be on the disk.
     held: VecDeque<Part>,
+    /// Where mixes are kept, and the one that is.
+    mixes: Option<PathBuf>,
+    mix: Option<MixKeeper>,
     newest: Option<PartNumber>,
     /// The number after the last part, once the show has ended.
     end: Option<PartNumber>,
     closed: bool,
-    filled_at: BootTime,
+    /// Since when gaps wait for the recorder.
+    stalled_since: Option<BootTime>,
     view: watch::Sender<Arc<View>>,
     change: u64,
     shown_at: BootTime,
@@ -140,6 +146,7 @@ impl Running {
         registration: Registration,
         bus: Arc<dyn Bus>,
         recorder: RecorderQueue,
+        mixes: Option<PathBuf>,
         reading: ClockReading,
     ) -> Self {
         let Registration {
@@ -170,6 +177,7 @@ impl Running {
             recorded_through: recording.recorded_through(),
             alarms: Vec::new(),
             seats: Vec::new(),
+            closed: false,
             change: 0,
         }));
         let mut running = Self {
@@ -191,10 +199,12 @@ impl Running {
             recorder,
             pending: VecDeque::new(),
             held: VecDeque::new(),
+            mixes,
+            mix: None,
             newest,
             end: None,
             closed: false,
-            filled_at: reading.boot,
+            stalled_since: None,
             view,
             change: 1,
             shown_at: BootTime::default(),
@@ -246,6 +256,11 @@ impl Running {
     /// Whether everything the recorder is to do has been handed to it.
     pub(crate) fn is_handed_over(&self) -> bool {
         self.pending.is_empty() && self.held.is_empty()
+    }
+
+    /// Forgets what was published: nobody comes back for it.
+    pub(crate) fn retire(&self) {
+        self.bus.retire(&self.parts_topic);
     }
 
     /// When it wants to be called next, if it has a programme.
@@ -359,11 +374,16 @@ impl Running {
         if self.is_behind(reading.boot) {
             tracing::warn!(event = %self.slug, "the programme lost its time; what is missing becomes gaps");
             self.programme = None;
+            self.mix = None;
         }
         if self.programme.is_none() {
             self.take_streams(reading, effects);
-            self.show.handle_timeout(self.unix(reading));
-            self.drain(reading, effects);
+            let now = self.unix(reading);
+            // There may be thousands of events to come, and nothing to do for them.
+            if self.show.poll_timeout().is_some_and(|due| due <= now) {
+                self.show.handle_timeout(now);
+                self.drain(reading, effects);
+            }
             if self.packager.is_some() && !self.fill(reading.boot, effects) {
                 return true;
             }
@@ -372,7 +392,7 @@ impl Running {
             }
         }
         for _ in 0..TICKS_PER_TURN {
-            if !self.due().is_some_and(|due| due <= reading.boot) {
+            if self.due().is_none_or(|due| due > reading.boot) {
                 return false;
             }
             self.tick(reading, effects);
@@ -410,7 +430,9 @@ impl Running {
             .map(|seat| {
                 let source = seat.active.and_then(|id| self.sources.get(&id)).filter(|_| seat.connected);
                 let level_dbfs = source.map_or(-120.0, |source| source.level_dbfs);
-                SeatRow { level_dbfs, speaking: source.is_some_and(|source| source.speaking), seat }
+                let stats =
+                    seat.active.and_then(|id| self.programme.as_ref()?.stats(programme::SourceId(id.0)));
+                SeatRow { level_dbfs, speaking: source.is_some_and(|source| source.speaking), stats, seat }
             })
             .collect();
         for source in self.sources.values_mut() {
@@ -418,8 +440,8 @@ impl Running {
             source.speaking = false;
         }
         let same = |old: &SeatRow, new: &SeatRow| old.seat == new.seat && old.speaking == new.speaking;
-        let moved =
-            last.seats.len() != seats.len() || !last.seats.iter().zip(&seats).all(|(old, new)| same(old, new));
+        let moved = last.seats.len() != seats.len()
+            || !last.seats.iter().zip(&seats).all(|(old, new)| same(old, new));
         if moved && last.change == self.change {
             self.change += 1;
         }
@@ -436,6 +458,7 @@ impl Running {
             recorded_through,
             alarms: self.show.alarms().collect(),
             seats,
+            closed: self.closed,
             change: self.change,
         }));
     }
@@ -502,11 +525,11 @@ impl Running {
         let anchor = Anchor::new(doors, reading);
         tracing::info!(event = %self.slug, %doors, epoch = self.epoch.0, "doors are open");
         self.anchor = Some(anchor);
-        self.filled_at = reading.boot;
         self.task(Task::Anchor(anchor));
         self.task(Task::Log(vec![Line::epoch(doors, self.epoch)]));
         self.task(Task::Open(None));
-        self.packager = open_packager(&self.slug, &self.key, self.epoch, anchor, reading, self.resume.clone());
+        self.packager =
+            open_packager(&self.slug, &self.key, self.epoch, anchor, reading, self.resume.clone());
     }
 
     fn marks(&self) -> Option<Marks> {
@@ -568,11 +591,15 @@ impl Running {
             if next >= until {
                 break;
             }
-            // The disk may be slower than we are; it is waited for as long as it moves at all.
-            if self.recorder.free() < RECORDER_ROOM && boot.since(self.filled_at) < STALLED_AFTER {
-                return false;
+            // The disk may be slower than we are, and is waited for; a disk that hangs is not.
+            if self.recorder.free() < RECORDER_ROOM {
+                let since = *self.stalled_since.get_or_insert(boot);
+                if boot.since(since) < STALLED_AFTER {
+                    return false;
+                }
+            } else {
+                self.stalled_since = None;
             }
-            self.filled_at = boot;
             let Some(packager) = &mut self.packager else { return true };
             match packager.gap(next) {
                 Ok(part) => self.hand_out(part, effects),
@@ -604,11 +631,13 @@ impl Running {
             programme.set_layer(layer, live);
         }
         self.programme = Some(Box::new(programme));
-        let uses: Vec<(SourceId, SourceUse)> = self
-            .sources
-            .keys()
-            .filter_map(|id| self.show.source_use(*id).map(|to| (*id, to)))
-            .collect();
+        if let Some(data) = &self.mixes {
+            self.mix = MixKeeper::start(data, &self.slug, self.epoch, first.start())
+                .inspect_err(|error| tracing::warn!(event = %self.slug, %error, "the mix cannot be kept"))
+                .ok();
+        }
+        let uses: Vec<(SourceId, SourceUse)> =
+            self.sources.keys().filter_map(|id| self.show.source_use(*id).map(|to| (*id, to))).collect();
         for (source, to) in uses {
             self.use_source(source, to);
         }
@@ -624,6 +653,9 @@ impl Running {
         self.drain(reading, effects);
         let Some(programme) = &mut self.programme else { return };
         let tick = programme.tick();
+        if let Some(mix) = &self.mix {
+            mix.push(tick.at, &tick.programme);
+        }
         counters::TICKS.increment();
         counters::TICKS_LATE.add(u64::from(late));
         let mut voice = false;
@@ -674,6 +706,7 @@ impl Running {
         counters::PACK_ERRORS.increment();
         tracing::error!(event = %self.slug, %error, "a part could not be made");
         self.programme = None;
+        self.mix = None;
         false
     }
 
@@ -715,6 +748,7 @@ impl Running {
     /// Ends the programme: signs what is left and closes the recording.
     fn close(&mut self, effects: &mut Effects) {
         self.programme = None;
+        self.mix = None;
         self.closed = true;
         self.release();
         let (Some(mut packager), Some(marks)) = (self.packager.take(), self.marks()) else { return };
@@ -784,7 +818,9 @@ impl Running {
         for id in gone {
             self.show.remove_source(id, now);
         }
-        self.drain(reading, effects);
+        if self.sources.values().any(|source| source.packets.is_some()) {
+            self.drain(reading, effects);
+        }
     }
 }
 

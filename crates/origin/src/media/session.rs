@@ -112,7 +112,8 @@ impl Session {
     /// before it checks signatures.
     fn is_expected(&mut self, datagram: &[u8]) -> bool {
         // RFC 7983 and RFC 5761 section 4: RTP or RTCP by the first byte, RTCP by the second.
-        let is_rtp = matches!(datagram.first(), Some(128..=191)) && !matches!(datagram.get(1), Some(192..=223));
+        let is_rtp =
+            matches!(datagram.first(), Some(128..=191)) && !matches!(datagram.get(1), Some(192..=223));
         let Some(ssrc) = datagram.get(8..12).filter(|_| is_rtp) else { return !is_rtp };
         let ssrc = u32::from_be_bytes(ssrc.try_into().expect("four bytes were taken"));
         if !self.ssrcs.contains(&ssrc) {

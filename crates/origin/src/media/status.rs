@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backend::bus::Bus;
 use backend::wire::{self, EventStatus, OriginStatus, SeatStatus};
-use model::UnixTime;
+use model::{ShowState, UnixTime};
 
 use crate::directory::{Directory, View};
 
@@ -34,6 +34,16 @@ impl Reporter {
     }
 }
 
+/// The end is told once the last part is out, half a second after the stage has heard of it: who hears of it has, or
+/// can have, everything.
+fn state(view: &View) -> &ShowState {
+    match view.state {
+        ShowState::Ended if !view.closed && view.live_at.is_some() => &ShowState::Live,
+        ShowState::Ended if !view.closed => &ShowState::Doors,
+        _ => &view.state,
+    }
+}
+
 fn event_status(view: &View) -> EventStatus {
     let alarms = view.alarms.iter().map(|alarm| match alarm {
         stage::Alarm::DeadAir => wire::Alarm::DeadAir,
@@ -51,11 +61,11 @@ fn event_status(view: &View) -> EventStatus {
     EventStatus {
         event: view.event.slug.clone(),
         revision: view.event.revision,
-        state: (&view.state).into(),
+        state: state(view).into(),
         epoch: view.epoch.map(|epoch| epoch.0),
         anchor: view.anchor.map(Into::into),
         live_at: view.live_at,
-        ended_at: view.ended_at,
+        ended_at: view.ended_at.filter(|_| view.closed),
         newest_part: view.newest,
         recorded_through: view.recorded_through,
         alarms: alarms.collect(),

@@ -69,7 +69,9 @@ fn whip_answers_each_bad_request_as_it_deserves() {
     let big = format!("{fine}{}", "a=x\r\n".repeat(14_000));
     let unsigned = fine.replace("a=fingerprint", "a=x");
     let two = format!("{fine}{}", &fine[fine.find("m=audio").unwrap()..].replace("mid:0", "mid:1"));
-    let rows: &[(&str, u16, &str, Option<&str>, &str, &[u8])] = &[
+    /// Name, status; event, token, type, body.
+    type Row<'a> = (&'a str, u16, &'a str, Option<&'a str>, &'a str, &'a [u8]);
+    let rows: &[Row<'_>] = &[
         ("no invitation", 401, "talk", None, sdp, fine.as_bytes()),
         ("a wrong one", 401, "talk", Some("nonsense"), sdp, fine.as_bytes()),
         ("an altered one", 401, "talk", Some(&tampered), sdp, fine.as_bytes()),
@@ -86,7 +88,14 @@ fn whip_answers_each_bad_request_as_it_deserves() {
         ("no text", 400, "talk", Some(&good), sdp, b"v=0\xff\xfe"),
         ("no fingerprint", 400, "talk", Some(&good), sdp, unsigned.as_bytes()),
         ("two tracks", 400, "talk", Some(&good), sdp, two.as_bytes()),
-        ("no line at all", 422, "talk", Some(&good), sdp, b"v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"),
+        (
+            "no line at all",
+            422,
+            "talk",
+            Some(&good),
+            sdp,
+            b"v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n",
+        ),
         ("video only", 422, "talk", Some(&good), sdp, video.as_bytes()),
         ("no Opus", 422, "talk", Some(&good), sdp, pcmu.as_bytes()),
         ("nothing sent", 422, "talk", Some(&good), sdp, audio_only_in.as_bytes()),
@@ -117,7 +126,14 @@ fn whip_answers_each_bad_request_as_it_deserves() {
     let stranger = house.invite(&event, 3);
     let sessions: &[(&str, u16, &str, &str, &str, &str)] = &[
         ("of another seat", 403, "PATCH", &stranger, fragment, ""),
-        ("a trickle", 204, "PATCH", &good, fragment, "a=ice-ufrag:abcd\r\na=candidate:1 1 UDP 1 x.local 9 typ host\r\n"),
+        (
+            "a trickle",
+            204,
+            "PATCH",
+            &good,
+            fragment,
+            "a=ice-ufrag:abcd\r\na=candidate:1 1 UDP 1 x.local 9 typ host\r\n",
+        ),
         ("a restart", 422, "PATCH", &good, fragment, "a=ice-ufrag:efgh\r\na=ice-pwd:x\r\n"),
         ("another type", 415, "PATCH", &good, sdp, ""),
         ("of another seat", 403, "DELETE", &stranger, sdp, ""),
@@ -131,6 +147,10 @@ fn whip_answers_each_bad_request_as_it_deserves() {
     let gone = house.call(&origin, "DELETE", &location, Some(&good), sdp, b"");
     assert_eq!(gone.status, 404, "{gone:?}");
     assert!(origin.stop().success());
+    let log = house.log();
+    for secret in [&*good, &expired, &tampered, &revoked, &stranger, OPERATOR, &location[11..]] {
+        assert!(!log.contains(secret), "a secret is in the log");
+    }
 }
 
 #[test]
@@ -140,8 +160,7 @@ fn the_api_directs_only_whom_it_should() {
     house.announce(&event);
     let origin = house.origin(None);
     house.wait(&event, |status| status.newest_part);
-    let (host, cohost, speaker) =
-        (house.invite(&event, 0), house.invite(&event, 1), house.invite(&event, 2));
+    let (host, cohost, speaker) = (house.invite(&event, 0), house.invite(&event, 1), house.invite(&event, 2));
     let state = "/api/stage/talk/state";
     let seat = |seat: u16| format!("/api/stage/talk/seats/{seat}");
 
@@ -207,7 +226,11 @@ fn pages_and_health_are_served() {
     house.wait(&event, |status| status.newest_part);
     let page = raw(&origin, b"GET /e/talk/stage?lang=ar HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-    for header in ["content-security-policy: default-src 'self'", "content-language: ar", "referrer-policy: no-referrer"] {
+    for header in [
+        "content-security-policy: default-src 'self'",
+        "content-language: ar",
+        "referrer-policy: no-referrer",
+    ] {
         assert!(page.contains(header), "{header}\n{page}");
     }
     let missing = raw(&origin, b"GET /e/other/stage HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

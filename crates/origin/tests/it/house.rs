@@ -11,11 +11,11 @@ use backend::bus::{Bus as _, Subscription, UnixBus};
 use backend::keys::Keys;
 use backend::wire::{self, EventRecord, EventStatus, Events, OriginStatus};
 use backend::{clock, http as doors};
-use model::{
-    Anchor, Bilingual, Event, EventSlug, GreenRoom, InviteId, PART_SAMPLES, Part, PartNumber, Rendition, Role,
-    Seat, SeatId, ShowState, UnixTime,
-};
 use minassa_origin::{self as origin, OriginConfig, Place};
+use model::{
+    Anchor, Bilingual, Event, EventSlug, GreenRoom, InviteId, PART_SAMPLES, Part, PartNumber, Rendition,
+    Role, Seat, SeatId, ShowState, UnixTime,
+};
 use packager::verify::{FoundPart, Report, verify};
 use serde_json::Value;
 use stage::invite::{Invite, sign};
@@ -33,13 +33,17 @@ pub(crate) const OPERATOR: &str = "operator-token-of-this-test";
 fn origin_process() {
     let Ok(data) = std::env::var(DATA) else { return };
     let data = PathBuf::from(data);
-    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("info").try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter("minassa_origin=debug,info")
+        .try_init();
     let asked = std::env::var(DOORS).unwrap_or_default();
     let mut asked = asked.split(' ').filter_map(|door| door.parse::<SocketAddr>().ok());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = doors::bind(asked.next().unwrap_or(any), false).unwrap();
     let media = origin::bind_media(asked.next().unwrap_or(any)).unwrap();
-    println!("\ndoors {} {}", listener.local_addr().unwrap(), media.local_addr().unwrap());
+    let bound = format!("\ndoors {} {}\n", listener.local_addr().unwrap(), media.local_addr().unwrap());
+    std::io::stdout().write_all(bound.as_bytes()).unwrap();
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     // The parent's end of the pipe is the supervisor: when it closes, origin is to stop.
@@ -120,16 +124,7 @@ impl House {
             .timeout_global(Some(PATIENCE))
             .build()
             .into();
-        Self {
-            directory,
-            keys,
-            runtime,
-            edge,
-            control,
-            sequence: 0.into(),
-            events: Vec::new().into(),
-            http,
-        }
+        Self { directory, keys, runtime, edge, control, sequence: 0.into(), events: Vec::new().into(), http }
     }
 
     /// An event with a host, a co-host and two speakers.
@@ -189,12 +184,15 @@ impl House {
 
     /// Starts origin, at these doors if any are given.
     pub(crate) fn origin(&self, doors: Option<(SocketAddr, SocketAddr)>) -> Origin {
+        let log = self.directory.path().join("log");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["house::origin_process", "--exact", "--nocapture"])
             .env(DATA, self.directory.path())
             .env(DOORS, doors.map(|(stage, media)| format!("{stage} {media}")).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -202,15 +200,34 @@ impl House {
         let (stage, media) = loop {
             line.clear();
             assert_ne!(output.read_line(&mut line).unwrap(), 0, "origin did not start");
-            if let Some((stage, media)) = line.trim().strip_prefix("doors ").and_then(|doors| doors.split_once(' ')) {
+            if let Some((stage, media)) =
+                line.trim().strip_prefix("doors ").and_then(|doors| doors.split_once(' '))
+            {
                 break (stage.parse().unwrap(), media.parse().unwrap());
             }
         };
         Origin { child, stage, media, _output: output }
     }
 
+    /// What origin has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Waits until origin has logged this.
+    pub(crate) fn wait_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} never came:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn parts(&self, event: &Event, from: u64) -> Parts<'_> {
-        Parts { house: self, topic: self.edge.subscribe("origin", &format!("parts/{}", event.slug), Some(from)) }
+        Parts {
+            house: self,
+            topic: self.edge.subscribe("origin", &format!("parts/{}", event.slug), Some(from)),
+        }
     }
 
     /// Waits until origin's status of an event satisfies `look`.
@@ -234,7 +251,9 @@ impl House {
                 })
                 .await
             })
-            .unwrap_or_else(|_| panic!("origin never said so; last it said {last:?}"))
+            .unwrap_or_else(|_| {
+                panic!("origin never said so; last it said {last:?}; its log:\n{}", self.log())
+            })
     }
 
     /// Waits until an event has ended and its last part is on the disk; the number of that part.
@@ -243,7 +262,7 @@ impl House {
             let end = Anchor::from(status.anchor?).media_of(status.ended_at?).samples();
             let last = PartNumber::new(end.div_ceil(PART_SAMPLES).checked_sub(1)?);
             assert_eq!(ShowState::from(status.state.clone()), ShowState::Ended);
-            assert!(status.newest_part <= Some(last), "a part after the end");
+            assert_eq!(status.newest_part, Some(last), "the end is told when the last part is out");
             (status.recorded_through == Some(last)).then_some(last)
         })
     }

@@ -74,8 +74,18 @@ fn sources_that_cannot_be_taken_are_told_why() {
         ("a long head", "400", head("PUT", "talk", &good, &"x: y\r\n".repeat(3_000)), b""),
         ("MP3", "415", head("PUT", "talk", &good, length), &[0xFF, 0xFB].repeat(80_000)),
         ("Vorbis", "415", head("PUT", "talk", &good, length), &vorbis),
-        ("chunks that are none", "400", head("PUT", "talk", &good, "Transfer-Encoding: chunked\r\n"), b"xyz\r\n"),
-        ("an Ogg that breaks off in nonsense", "400", head("PUT", "talk", &good, "Content-Length: 9999999\r\n"), &broken),
+        (
+            "chunks that are none",
+            "400",
+            head("PUT", "talk", &good, "Transfer-Encoding: chunked\r\n"),
+            b"xyz\r\n",
+        ),
+        (
+            "an Ogg that breaks off in nonsense",
+            "400",
+            head("PUT", "talk", &good, "Content-Length: 9999999\r\n"),
+            &broken,
+        ),
     ];
     for (name, status, head, body) in rows {
         let answer = raw(&origin, &[head.as_bytes(), body].concat());
@@ -153,7 +163,16 @@ fn ffmpeg(house: &House, origin: &Origin, event: &model::Event, more: &[&str]) {
     let invite = house.invite(event, 2);
     let address = format!("icecast://source:{invite}@{}/ingest/{}", origin.stage, event.slug);
     let mut source = Command::new("ffmpeg")
-        .args(["-hide_banner", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "sine=frequency=700:sample_rate=48000"])
+        .args([
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            "-re",
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=frequency=700:sample_rate=48000",
+        ])
         .args(["-c:a", "libopus", "-b:a", "48k", "-f", "ogg"])
         .args(more)
         .arg(&address)

@@ -1,7 +1,9 @@
 //! What an Opus packet says about itself before it is decoded (RFC 6716, section 3).
 
+use formats::opus::{Toc, packet_samples};
+
 /// Most samples a packet can hold: 120 ms.
-pub const MAX_PACKET_SAMPLES: usize = 5_760;
+pub const MAX_PACKET_SAMPLES: usize = formats::opus::MAX_PACKET_SAMPLES as usize;
 /// Largest packet taken: six frames of the largest size, and their lengths.
 pub const MAX_PACKET_BYTES: usize = 6 * 1_275 + 16;
 
@@ -19,26 +21,13 @@ pub struct OpusPacket {
 impl OpusPacket {
     /// Reads a packet's description; `None` if no decoder would take it.
     pub fn parse(packet: &[u8]) -> Option<Self> {
-        let (&toc, rest) = packet.split_first()?;
         if packet.len() > MAX_PACKET_BYTES {
             return None;
         }
-        let config = toc >> 3;
-        let frame_samples = match config {
-            0..=11 => [480, 960, 1_920, 2_880][usize::from(config & 3)],
-            12..=15 => [480, 960][usize::from(config & 1)],
-            _ => [120, 240, 480, 960][usize::from(config & 3)],
-        };
-        let frames = match toc & 3 {
-            0 => 1,
-            1 | 2 => 2,
-            _ => usize::from(rest.first()? & 0x3F),
-        };
-        let samples = frames * frame_samples;
-        if samples == 0 || samples > MAX_PACKET_SAMPLES {
-            return None;
-        }
-        let redundant = config < 16 && first_frame(toc, rest).is_some_and(|byte| lbrr(toc, frame_samples, byte));
+        let samples = packet_samples(packet).ok()? as usize;
+        let (&first, rest) = packet.split_first()?;
+        let (toc, silk_or_hybrid) = (Toc(first), first >> 3 < 16);
+        let redundant = silk_or_hybrid && first_frame(first, rest).is_some_and(|byte| lbrr(toc, byte));
         Some(Self { samples, redundant, silence: packet.len() <= 2 })
     }
 }
@@ -79,11 +68,10 @@ fn first_frame(toc: u8, rest: &[u8]) -> Option<u8> {
 
 /// The LBRR flag follows one voice activity flag per 20 ms of the frame, once a channel (RFC 6716, section 4.2.3). The
 /// flags are coded with probability one half, so they are the first bits as they stand.
-fn lbrr(toc: u8, frame_samples: usize, byte: u8) -> bool {
-    let activity = (frame_samples / 960).max(1);
+fn lbrr(toc: Toc, byte: u8) -> bool {
+    let activity = (toc.frame_samples() / 960).max(1);
     let mid = byte >> (7 - activity) & 1 == 1;
-    let stereo = toc & 4 != 0;
-    mid || (stereo && 2 * activity <= 6 && byte >> (6 - 2 * activity) & 1 == 1)
+    mid || (toc.stereo() && 2 * activity <= 6 && byte >> (6 - 2 * activity) & 1 == 1)
 }
 
 #[cfg(test)]
@@ -98,7 +86,7 @@ mod tests {
         assert_eq!(samples(&[0x78, 0, 0]), Some(960), "hybrid FB 20 ms");
         assert_eq!(samples(&[0xE0, 0, 0]), Some(120), "CELT FB 2.5 ms");
         assert_eq!(samples(&[0xF9, 0, 0]), Some(1_920), "two CELT frames");
-        assert_eq!(samples(&[0xFB, 6, 0]), Some(5_760), "six CELT frames");
+        assert_eq!(samples(&[0xFB, 6]), Some(5_760), "six CELT frames");
         assert_eq!(samples(&[0xFB, 7, 0]), None, "over 120 ms");
         assert_eq!(samples(&[0xFB, 0]), None, "no frames");
         assert_eq!(samples(&[0xFB]), None, "no count");

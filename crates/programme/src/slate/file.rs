@@ -31,9 +31,8 @@ pub(super) fn decode(file: &[u8]) -> Result<Vec<f32>, SlateError> {
     }
     // Readers of a dozen formats meet whatever somebody uploads. A panic in one of them is that file's fault, not the
     // end of the process.
-    catch_unwind(|| read_file(file)).unwrap_or_else(|_| {
-        Err(SlateError::NotAudio { reason: "the reader failed on it".to_owned() })
-    })
+    catch_unwind(|| read_file(file))
+        .unwrap_or_else(|_| Err(SlateError::NotAudio { reason: "the reader failed on it".to_owned() }))
 }
 
 fn read_file(file: &[u8]) -> Result<Vec<f32>, SlateError> {
@@ -157,7 +156,9 @@ impl Decoder {
                 }
                 let samples =
                     decoder.decode(&packet.data, room).map_err(|error| Broken::Packet(error.to_string()))?;
-                self.mono.extend_from_slice(&room[..samples]);
+                // Containers tell how much of the last packet is padding; the time base of Opus is its rate.
+                let padding = usize::try_from(packet.trim_end.get()).unwrap_or(usize::MAX);
+                self.mono.extend_from_slice(&room[..samples.saturating_sub(padding)]);
                 model::SAMPLE_RATE
             }
             Inner::Symphonia(decoder) => {
@@ -172,8 +173,10 @@ impl Decoder {
                 }
                 buffer.copy_to_vec_interleaved(&mut self.interleaved);
                 let share = 1.0 / channels as f32;
-                let mix = self.interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() * share);
-                self.mono.extend(mix.map(|sample| if sample.is_finite() { sample.clamp(-8.0, 8.0) } else { 0.0 }));
+                let mix =
+                    self.interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() * share);
+                self.mono
+                    .extend(mix.map(|sample| if sample.is_finite() { sample.clamp(-8.0, 8.0) } else { 0.0 }));
                 rate
             }
         };

@@ -57,7 +57,7 @@ impl Arrivals {
     fn work_out(&mut self) {
         self.sorted.clear();
         self.sorted.extend_from_slice(&self.offsets);
-        let outliers = if self.tolerated == 0 { 0 } else { self.sorted.len() / self.tolerated };
+        let outliers = self.sorted.len().checked_div(self.tolerated).unwrap_or(0);
         let rank = self.sorted.len() - 1 - outliers;
         let (_, high, _) = self.sorted.select_nth_unstable(rank);
         self.high = *high;

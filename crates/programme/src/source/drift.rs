@@ -1,4 +1,5 @@
 //! Two hours with senders whose clocks are 200 ppm off, in virtual time.
+#![allow(clippy::print_stdout)] // Figures are shown with `--nocapture`.
 
 use super::Source;
 use crate::codec::{OpusLibrary, OpusSettings};
@@ -101,8 +102,7 @@ fn run(kind: SourceKind, ppm: f64, hours: f64, page: u64) -> Run {
         figures.off_target_ms = figures.off_target_ms.max((stats.delay_ms - stats.target_ms).abs());
         for (index, sample) in source.last_frame().iter().enumerate() {
             if last < 0.0 && *sample >= 0.0 {
-                let crossing =
-                    tick as f64 * FRAME + index as f64 - f64::from(*sample / (*sample - last));
+                let crossing = tick as f64 * FRAME + index as f64 - f64::from(*sample / (*sample - last));
                 if let Some(before) = before {
                     let beyond = ((crossing - before) - 48_000.0 / TONE_HZ).abs();
                     if beyond > 4.0 {

@@ -123,6 +123,11 @@ impl Source {
         self.leveller.voice()
     }
 
+    /// Whether it has been brought to level.
+    pub(crate) fn settled(&self) -> bool {
+        self.leveller.settled()
+    }
+
     pub(crate) fn level_dbfs(&self) -> f32 {
         self.leveller.level_dbfs()
     }

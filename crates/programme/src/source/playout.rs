@@ -9,7 +9,7 @@ use super::SourceKind;
 use super::intake::Intake;
 use crate::Frame;
 use crate::codec::{MAX_PACKET_SAMPLES, OpusDecoder};
-use crate::resample::Gentle;
+use crate::resample::{Gentle, MAX_SPEED_CHANGE};
 
 const MS: i64 = 48;
 const FRAME: i64 = model::OPUS_FRAME_SAMPLES as i64;
@@ -32,7 +32,8 @@ const PROPORTIONAL: f64 = 0.05;
 const INTEGRAL: f64 = 0.000_625;
 /// Change of pitch that nobody hears, and the one used when the delay is far off.
 const SPEED_FINE: f64 = 0.000_6;
-const SPEED_COARSE: f64 = 0.003;
+const SPEED_COARSE: f64 = 0.004;
+const _: () = assert!(SPEED_COARSE + DRIFT_MAX <= MAX_SPEED_CHANGE);
 /// Off by more than this, the delay is "far off".
 const FAR: i64 = 25 * MS;
 /// Off by more than this, pauses are edited.
@@ -154,7 +155,7 @@ impl Playout {
         let (low, spread) = (arrivals.low(), arrivals.high() - arrivals.low());
         let least = match intake.kind() {
             // A little more until enough packets are known.
-            SourceKind::Rtp if arrivals.len() < 50 => (spread + 5 * MS).max(20 * MS),
+            SourceKind::Rtp if arrivals.len() < 50 => (spread + 5 * MS).max(12 * MS),
             SourceKind::Rtp => spread + 5 * MS,
             SourceKind::Ogg => spread + 60 * MS,
         };
@@ -373,7 +374,8 @@ impl Playout {
         let push = PROPORTIONAL * error as f64 / 48_000.0;
         if error.abs() < FAR {
             let seconds = FRAME as f64 / 48_000.0;
-            self.drift = (self.drift + INTEGRAL * error as f64 / 48_000.0 * seconds).clamp(-DRIFT_MAX, DRIFT_MAX);
+            self.drift =
+                (self.drift + INTEGRAL * error as f64 / 48_000.0 * seconds).clamp(-DRIFT_MAX, DRIFT_MAX);
         }
         self.resampler.set_speed(1.0 + self.drift + push.clamp(-limit, limit));
     }

@@ -1,7 +1,5 @@
 //! All renditions decode to the same samples at the same places, and those are the programme's.
 
-
-
 use crate::common::*;
 use minassa_programme::{Programme, ProgrammeConfig, Slate};
 use model::PartNumber;
@@ -50,4 +48,40 @@ fn renditions_align_with_the_programme_within_a_millisecond() {
             assert!(correlation > 0.8, "{name}: {correlation}");
         }
     }
+}
+
+#[test]
+fn a_part_of_mp3_decodes_by_itself() {
+    let mut programme =
+        Programme::new(ProgrammeConfig::new(DOORS), slate(), Slate::silence(), PartNumber::ZERO);
+    let mut parts = Vec::new();
+    for _ in 0..24 * 6 {
+        programme.tick();
+        parts.extend(std::iter::from_fn(|| programme.poll_part()));
+    }
+    let whole = decode_mp3(parts.iter().flat_map(|part| &part.mp3));
+    for (n, part) in parts.iter().enumerate() {
+        let alone = decode_mp3(&part.mp3);
+        assert_eq!(alone.len(), 23_040);
+        // The first frame lacks what the one before overlaps into it.
+        let same = &whole[n * 23_040 + 1_152..(n + 1) * 23_040];
+        assert!(alone[1_152..].iter().zip(same).all(|(a, b)| (a - b).abs() < 1e-4), "part {n}");
+    }
+}
+
+#[test]
+fn opus_24_keeps_to_its_rate() {
+    let mut programme =
+        Programme::new(ProgrammeConfig::new(DOORS), slate(), Slate::silence(), PartNumber::ZERO);
+    let (mut bytes, mut parts) = (0, 0);
+    for _ in 0..24 * 40 {
+        programme.tick();
+        while let Some(part) = programme.poll_part() {
+            bytes += part.opus24.iter().map(|packet| packet.len()).sum::<usize>();
+            parts += 1;
+        }
+    }
+    let rate = bytes as f64 * 8.0 / (f64::from(parts) * 0.48);
+    println!("opus-24: {rate:.0} bit/s");
+    assert!((16_000.0..=25_000.0).contains(&rate), "{rate}");
 }

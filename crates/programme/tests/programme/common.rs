@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use minassa_programme::codec::{MAX_PACKET_SAMPLES, OpusLibrary, OpusSettings};
 use minassa_programme::{
-    Hears, Layer, PartFrames, Programme, ProgrammeConfig, Slate, SourceId, SourceKind, SourceRole, Speaks, Tick,
+    Hears, Layer, PartFrames, Programme, ProgrammeConfig, Slate, SourceId, SourceKind, SourceRole, Speaks,
+    Tick,
 };
 use model::{BootTime, PartNumber};
 
@@ -84,8 +85,7 @@ pub fn speech(seconds: f64, pitch: f64, whisper: bool, seed: u64) -> Vec<f32> {
                 phase += (start + slope * t) / 48_000.0;
                 phase -= phase.floor();
                 let hiss = f64::from(random.noise());
-                let source =
-                    if voiced { (1.0 - 2.0 * phase) * 0.6 + hiss * 0.02 } else { hiss * 0.35 };
+                let source = if voiced { (1.0 - 2.0 * phase) * 0.6 + hiss * 0.02 } else { hiss * 0.35 };
                 let mut sum = 0.0;
                 for (state, (frequency, weight)) in
                     formants.iter_mut().zip(frequencies.iter().zip([1.0, 0.5, 0.25]))
@@ -154,8 +154,13 @@ pub fn encode(samples: &[f32], settings: OpusSettings) -> Vec<Bytes> {
 }
 
 /// What a browser sends: VOIP, forward error correction.
-pub const BROWSER: OpusSettings =
-    OpusSettings { bitrate: 32_000, complexity: 5, constant: false, fec_loss_percent: 15, conversation: true };
+pub const BROWSER: OpusSettings = OpusSettings {
+    bitrate: 32_000,
+    complexity: 5,
+    constant: false,
+    fec_loss_percent: 15,
+    conversation: true,
+};
 
 pub fn decode_opus<'a>(packets: impl IntoIterator<Item = &'a Bytes>) -> Vec<f32> {
     let mut decoder = OpusLibrary::default().decoder().unwrap();
@@ -307,9 +312,7 @@ impl Sender {
             self.air.pop_first();
             let arrival = BootTime::from_nanos(DOORS.as_nanos() + when);
             match self.kind {
-                SourceKind::Rtp => {
-                    programme.push_rtp(self.id, sequence.into(), timestamp, &packet, arrival)
-                }
+                SourceKind::Rtp => programme.push_rtp(self.id, sequence.into(), timestamp, &packet, arrival),
                 SourceKind::Ogg => programme.push_ogg(self.id, granule, &packet, arrival),
             }
         }

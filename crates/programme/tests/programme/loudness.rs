@@ -76,6 +76,15 @@ fn a_shout_alone() {
 
 #[test]
 fn five_at_once() {
-    let voices = (0..5).map(|n| speech(30.0 + f64::from(n), 100.0 + 30.0 * f64::from(n), false, 20 + n as u64));
-    check("five", voices.map(|mut v| { scale_to(&mut v, -30.0); v }).collect());
+    let voices =
+        (0..5).map(|n| speech(30.0 + f64::from(n), 100.0 + 30.0 * f64::from(n), false, 20 + n as u64));
+    check(
+        "five",
+        voices
+            .map(|mut v| {
+                scale_to(&mut v, -30.0);
+                v
+            })
+            .collect(),
+    );
 }

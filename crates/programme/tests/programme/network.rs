@@ -69,13 +69,16 @@ fn bad_network(name: &str, samples: &[f32], settings: OpusSettings, fec_min: u64
         let settled = &heard[48_000 * 8..];
         let hole = longest_hole_ms(settled);
         println!(
-            "{name}: bad {bad}: {:.2} LUFS (before levelling {:.2}), longest hole {hole} ms, {stats:?}",
+            "{name}: bad {bad}: {:.2} LUFS (programme {:.2}, before levelling {:.2}), longest hole {hole} ms, {stats:?}",
             loudness(settled),
+            night.programme.loudness_lufs(),
             stats.loudness_lufs
         );
         results.push((loudness(settled), stats.loudness_lufs, hole, stats));
     }
-    let [(clean, clean_raw, clean_hole, _), (bad, bad_raw, hole, stats)] = results[..] else { unreachable!() };
+    let [(clean, clean_raw, clean_hole, _), (bad, bad_raw, hole, stats)] = results[..] else {
+        unreachable!()
+    };
     assert!((clean - bad).abs() < 1.0, "{name}: programme {clean} and {bad}");
     assert!((clean_raw - bad_raw).abs() < raw_db, "{name}: raw {clean_raw} and {bad_raw}");
     assert!(hole <= 60.max(clean_hole), "{name}: a hole of {hole} ms");
@@ -196,7 +199,11 @@ fn pages_of_a_second_arrive_whole() {
         println!("pages of {page}: {stats:?}");
         assert_eq!((stats.lost, stats.late, stats.resyncs, holes), (0, 0, 0, 0), "pages of {page}");
         let span = page as f32 * 20.0;
-        assert!(stats.target_ms > span && stats.target_ms < span + 120.0, "pages of {page}: {}", stats.target_ms);
+        assert!(
+            stats.target_ms > span && stats.target_ms < span + 120.0,
+            "pages of {page}: {}",
+            stats.target_ms
+        );
         assert!((stats.delay_ms - stats.target_ms).abs() < 40.0);
     }
 }
@@ -252,4 +259,52 @@ fn garbage_costs_bounded_memory_and_no_panic() {
         assert!(programme.backlog(SourceId(2)).as_secs() <= 8);
     }
     println!("{:?}\n{:?}", programme.stats(SourceId(1)), programme.stats(SourceId(2)));
+}
+
+#[test]
+fn packets_of_any_length_and_stereo_are_taken() {
+    use ropus::{Application, Bitrate, Channels, Encoder};
+    for (channels, length) in [(1, 480), (1, 1_920), (1, 2_880), (2, 960), (2, 2_880)] {
+        let layout = if channels == 2 { Channels::Stereo } else { Channels::Mono };
+        let mut encoder = Encoder::builder(48_000, layout, Application::Audio)
+            .bitrate(Bitrate::Bits(64_000))
+            .build()
+            .unwrap();
+        let mut programme = programme();
+        let id = SourceId(1);
+        programme.add_source(id, RTP).unwrap();
+        programme.set_role(id, ON_STAGE);
+        programme.set_layer(minassa_programme::Layer::Stage, None);
+        let mut parts = Vec::new();
+        let (mut sent, mut sequence) = (0_usize, 0);
+        for tick in 0..50 * 12_usize {
+            while sent + length <= (tick + 1) * FRAME {
+                let pcm: Vec<f32> = (sent..sent + length)
+                    .flat_map(|i| {
+                        // Left and right are different tones; mono is their sum.
+                        let tone =
+                            |hz: f64| (i as f64 * hz / 48_000.0 * std::f64::consts::TAU).sin() as f32 * 0.2;
+                        let both = [tone(500.0), tone(900.0)];
+                        if channels == 2 { both.to_vec() } else { vec![(both[0] + both[1]) / 2.0] }
+                    })
+                    .collect();
+                let mut packet = [0; 1_500];
+                let bytes = encoder.encode_float(&pcm, &mut packet).unwrap();
+                let arrival = at((sent + length) as f64);
+                programme.push_rtp(id, sequence, sent as u32, &packet[..bytes], arrival);
+                sequence += 1;
+                sent += length;
+            }
+            programme.tick();
+            parts.extend(std::iter::from_fn(|| programme.poll_part()));
+        }
+        let stats = programme.stats(id).unwrap();
+        println!("{channels} channels, {length} samples: {stats:?}");
+        assert_eq!((stats.lost, stats.late, stats.invalid, stats.concealed_ms), (0, 0, 0, 0));
+        assert!(stats.delay_ms < 20.0 + length as f32 / 48.0 + 30.0);
+        let heard = decode_opus(parts.iter().flat_map(|part| &part.opus48));
+        let end = &heard[heard.len() - 9_600..];
+        let (left, right) = (tone_db(end, 500.0), tone_db(end, 900.0));
+        assert!((left - right).abs() < 3.0 && left > -25.0, "{left} and {right}");
+    }
 }

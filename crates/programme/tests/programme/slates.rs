@@ -97,3 +97,21 @@ fn every_mutilated_file_is_survived() {
         let _ = Slate::decode(&bad);
     }
 }
+
+#[test]
+fn opus_in_ogg_is_read() {
+    use formats::ogg::{HEADER_PAGES, opus_headers, page_for_part};
+    let voice = speech(24.0 * 0.48, 120.0, false, 2);
+    let packets = encode(&voice, minassa_programme::codec::OpusSettings::OPUS_48);
+    let mut file = opus_headers(7, "test", &[]).to_vec();
+    for (n, part) in packets.chunks_exact(24).enumerate() {
+        let sequence = HEADER_PAGES + n as u32;
+        file.extend_from_slice(&page_for_part(7, sequence, (n as u64 + 1) * 23_040, part, n == 23));
+    }
+    let slate = Slate::decode(&file).unwrap();
+    assert_eq!(slate.samples().len(), 24 * 23_040);
+    let decoded = as_float(&slate);
+    let (lag, correlation) = align(&voice[..48_000 * 5], &decoded[..48_000 * 5], 400);
+    println!("lag {lag}, correlation {correlation:.3}");
+    assert!(correlation > 0.9);
+}

@@ -75,7 +75,8 @@ fn listeners_share_one_packet_and_rooms_are_apart() {
         assert!(level(listener, tone) < -70.0, "{listener} hears {tone}: {}", level(listener, tone));
     }
     let tick = night.tick();
-    let shared: Vec<&Bytes> = tick.returns.iter().filter(|(id, _)| [1, 3].contains(&id.0)).map(|(_, p)| p).collect();
+    let shared: Vec<&Bytes> =
+        tick.returns.iter().filter(|(id, _)| [1, 3].contains(&id.0)).map(|(_, p)| p).collect();
     assert_eq!(shared[0].as_ptr(), shared[1].as_ptr(), "one encode for both");
 
     // 3 joins 2 in the green room: they hear each other.
@@ -118,8 +119,7 @@ fn going_live_falls_on_its_sample_and_parts_say_what_they_are() {
     let slate = Slate::decode(&wav(&tone(300.0, 0.2, 48_000 * 2), 48_000, 1)).unwrap();
     let first = PartNumber::new(40);
     let programme = Programme::new(ProgrammeConfig::new(DOORS), slate, Slate::silence(), first);
-    let mut sender =
-        Sender::new(0, SourceKind::Rtp, encode(&tone(1_000.0, 0.2, 48_000 * 4), BROWSER), 0.0);
+    let mut sender = Sender::new(0, SourceKind::Rtp, encode(&tone(1_000.0, 0.2, 48_000 * 4), BROWSER), 0.0);
     sender.run_to(first.start().samples() as f64);
     let mut night = Night::new(programme, vec![sender]);
     // In the middle of part 50.
