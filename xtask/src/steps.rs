@@ -24,7 +24,8 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "doc", about: "documentation builds without a warning", run: doc },
     Step { name: "fuzz", about: "fuzz targets compile", run: fuzz },
     Step { name: "build", about: "everything the tests run", run: build },
-    Step { name: "tests", about: "all tests", run: tests },
+    Step { name: "tests", about: "all tests but those of the whole", run: tests },
+    Step { name: "acceptance", about: "the whole, as users meet it; prints its figures", run: acceptance },
     Step { name: "libopus", about: "the codec compared with the C library", run: libopus },
 ];
 
@@ -66,7 +67,12 @@ fn build() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    run(cargo().args(["test", "--workspace"]))
+    run(cargo().args(["test", "--workspace", "--exclude", "minassa"]))
+}
+
+/// One at a time: each measures delays on a machine that it wants to itself.
+fn acceptance() -> Result<()> {
+    run(cargo().args(["test", "--package", "minassa", "--", "--nocapture", "--test-threads", "1"]))
 }
 
 fn libopus() -> Result<()> {

@@ -1,10 +1,15 @@
 //! Downloads: files that exist only as a list of pieces of the recording.
 //!
 //! ```text
-//! recording.opus-48.mp4    init · free · [skip: digests of parts cut away] · sidx · parts … · [skip: last records]
+//! recording.opus-48.mp4    init · free · [skip: digests of parts cut away] · [sidx] · parts … · [skip: last records]
 //! recording.ogg            two header pages · one page a part …
-//! recording.mp3            frames …
+//! recording.mp3            Info frame · frames …
 //! ```
+//!
+//! Players know the duration of each and seek in it: of Ogg by its pages, of MP3 by the `Info` frame (192 bytes that
+//! are not played: sample n of the file stays sample n of the span), of MP4 by the `sidx`. Only a finished recording
+//! has a `sidx`, an entry a segment: it would be longer with every segment, and until the end every part keeps its
+//! place in the file for those who come back for more of it.
 //!
 //! Their exact length is known from the index alone; a byte range is read from where it lies. Pages of Ogg are made
 //! from the part when they are read: a header around the same packets. Parts in an MP4 are the bytes that were aired,
@@ -16,9 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use formats::{mp4, ogg};
+use formats::{mp3, mp4, ogg};
 use model::{
-    Digest, MediaTime, OPUS_FRAME_SAMPLES, OPUS_FRAMES_PER_PART, PART_SAMPLES, PartNumber, Rendition,
+    Digest, MP3_FRAMES_PER_PART, MediaTime, OPUS_FRAME_SAMPLES, OPUS_FRAMES_PER_PART, PART_SAMPLES,
+    PartNumber, Rendition,
 };
 use packager::chain::{self, AbsentParts};
 
@@ -104,8 +110,8 @@ pub struct Clip {
 }
 
 impl Download {
-    /// `recording.{rendition}.mp4`: `init` and parts, with a `sidx` for seeking and the records needed to verify it
-    /// offline. For the Opus renditions.
+    /// `recording.{rendition}.mp4`: `init` and parts, with the records needed to verify it offline; of a finished
+    /// recording also a `sidx` for its duration and for seeking. For the Opus renditions.
     ///
     /// # Errors
     /// [`ArchiveError::NoPart`] if the span is empty or the rendition is MP3.
@@ -149,7 +155,7 @@ impl Download {
                 eos,
             };
             build.hash(&[u8::from(eos)]);
-            build.entries(&entries[pages.at.clone()]);
+            build.hash_entries(&entries[pages.at.clone()]);
             let length = pages.length();
             build.piece(Piece::Pages(pages), length);
             sequence = sequence.wrapping_add(count);
@@ -157,21 +163,27 @@ impl Download {
         Ok(build.finish("audio/ogg; codecs=opus"))
     }
 
-    /// `recording.mp3`.
+    /// `recording.mp3`: the frames as they were aired, after one that says how many they are
+    /// ([`mp3::info_frame`]).
     ///
     /// # Errors
     /// [`ArchiveError::NoPart`] if the span is empty.
     pub fn mp3(recording: &Recording, span: &Span) -> Result<Self, ArchiveError> {
         let parts = span.of(recording);
-        let mut build = Build::new(recording, Rendition::Mp3_64, "mp3", parts.clone());
-        for run in recording.runs_of(&parts) {
-            build.run(&run);
+        let runs = recording.runs_of(&parts);
+        if runs.is_empty() {
+            return Err(ArchiveError::NoPart(parts.start));
         }
-        if build.length == 0 {
-            Err(ArchiveError::NoPart(parts.start))
-        } else {
-            Ok(build.finish("audio/mpeg"))
+        let mut build = Build::new(recording, Rendition::Mp3_64, "mp3", parts);
+        let entries = || runs.iter().flat_map(|run| build.entries(run));
+        let frames = entries().count() * MP3_FRAMES_PER_PART;
+        let bytes = entries().map(|entry| u64::from(entry.length)).sum::<u64>();
+        // 149 hours fit; beyond them players have to estimate.
+        if let (Ok(frames), Ok(bytes)) = (frames.try_into(), bytes.try_into()) {
+            build.bytes(mp3::info_frame(frames, bytes));
         }
+        runs.iter().for_each(|run| build.run(run));
+        Ok(build.finish("audio/mpeg"))
     }
 
     /// A clip as MP4, cut at Opus frames: whole parts as they are, the first and last written anew if the cut goes
@@ -344,7 +356,7 @@ impl<'a> Build<'a> {
     }
 
     /// Every part's digest counts. Two hours of them are 480 KB to hash, once a download.
-    fn entries(&mut self, entries: &[IndexEntry]) {
+    fn hash_entries(&mut self, entries: &[IndexEntry]) {
         entries.iter().for_each(|entry| self.identity.extend_from_slice(&entry.digest.0));
     }
 
@@ -362,13 +374,19 @@ impl<'a> Build<'a> {
         self.piece(Piece::Bytes(bytes), length);
     }
 
+    /// The parts of a run.
+    fn entries(&self, run: &Run) -> &'a [IndexEntry] {
+        let entries = self.recording.volume(run).entries(self.rendition);
+        &entries[run.at..run.at + (run.end - run.first) as usize]
+    }
+
     /// The parts of a run, as they lie in the file.
     fn run(&mut self, run: &Run) {
         let volume = self.recording.volume(run);
-        let entries = &volume.entries(self.rendition)[run.at..run.at + (run.end - run.first) as usize];
+        let entries = self.entries(run);
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
         let length = last.end() - first.offset;
-        self.entries(entries);
+        self.hash_entries(entries);
         self.piece(Piece::File(volume.location(self.rendition, first.offset, length)), length);
     }
 
@@ -416,8 +434,10 @@ impl<'a> Mp4<'a> {
         if !runs.is_empty() {
             self.build.bytes(self.absent(self.parts.start.segment().first_part()..self.parts.start));
         }
-        let sidx = self.sidx(&runs, lead.as_ref(), trail.as_ref());
-        self.build.bytes(sidx);
+        if self.recording.is_finished() {
+            let sidx = self.sidx(&runs, lead.as_ref(), trail.as_ref());
+            self.build.bytes(sidx);
+        }
         if let Some(lead) = lead {
             self.build.bytes(lead.bytes);
         }
@@ -432,7 +452,7 @@ impl<'a> Mp4<'a> {
         Ok(self.build.finish("audio/mp4"))
     }
 
-    /// One entry a segment, as far as it is there.
+    /// One entry a segment, as far as it is there; nothing if they are more than one box holds (69 hours).
     fn sidx(&self, runs: &[Run], lead: Option<&Fragment>, trail: Option<&Fragment>) -> Bytes {
         let mut entries: Vec<mp4::IndexEntry> = Vec::new();
         let written_anew = |fragment: &Fragment| mp4::IndexEntry {
@@ -442,8 +462,7 @@ impl<'a> Mp4<'a> {
         entries.extend(lead.map(written_anew));
         let mut open: Option<(PartNumber, usize)> = None;
         for run in runs {
-            let volume = self.recording.volume(run);
-            for entry in &volume.entries(self.rendition)[run.at..run.at + (run.end - run.first) as usize] {
+            for entry in self.build.entries(run) {
                 match open {
                     Some((first, at)) if first.segment() == entry.number.segment() => {
                         entries[at].bytes += entry.length;
@@ -464,6 +483,9 @@ impl<'a> Mp4<'a> {
         let first = lead.map(|lead| lead.start);
         let first = first.or_else(|| runs.first().map(|run| PartNumber::new(run.first).start()));
         let first = first.or_else(|| trail.map(|trail| trail.start)).unwrap_or_default();
+        if entries.len() > usize::from(u16::MAX) {
+            return Bytes::new();
+        }
         mp4::write_sidx(first, &entries)
     }
 

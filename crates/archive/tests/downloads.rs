@@ -13,7 +13,7 @@ use minassa_archive::{ArchiveError, Clip, Download, Recording, Span, event_direc
 use model::{Rendition, SegmentNumber};
 use packager::chain;
 use packager::verify::{FoundPart, Report, verify};
-use support::{DOORS, Origin, event, ffmpeg, key, marks, part};
+use support::{DOORS, Origin, event, ffmpeg, ffprobe, key, marks, part};
 
 /// 100 parts with a restart and gaps; live from 21 to 90. Finished if asked.
 fn recorded(data: &Path, finished: bool) -> Recording {
@@ -94,6 +94,41 @@ fn play(bytes: &[u8], name: &str) -> u64 {
     samples
 }
 
+fn duration(bytes: &[u8], name: &str) -> Option<u64> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(name);
+    fs::write(&file, bytes).unwrap();
+    ffprobe(&file)
+}
+
+/// The `sidx` of a file: where it begins in media time, how many entries it has, and their bytes and samples. Every
+/// entry must begin with a `moof` or with boxes before one.
+fn index_of(bytes: &[u8]) -> Option<(u64, usize, u64, u64)> {
+    let mut splitter = StreamSplitter::new();
+    splitter.push(bytes);
+    while let Some(item) = splitter.next().unwrap() {
+        let StreamItem::Other { kind, bytes: sidx } = item else { continue };
+        if kind != *b"sidx" {
+            continue;
+        }
+        let u32_at = |at: usize| u32::from_be_bytes(sidx[at..at + 4].try_into().unwrap());
+        let first = u64::from_be_bytes(sidx[20..28].try_into().unwrap());
+        assert_eq!((u32_at(16), u32_at(24 + 4), u32_at(24 + 8)), (48_000, 0, 0));
+        let count = u32_at(36) as usize;
+        assert_eq!(sidx.len(), 40 + 12 * count);
+        let after = bytes.windows(sidx.len()).position(|window| window == sidx).unwrap() + sidx.len();
+        let (mut length, mut samples) = (0, 0);
+        for at in (40..sidx.len()).step_by(12) {
+            let kind = &bytes[after + length as usize + 4..][..4];
+            assert!(kind == b"moof" || kind == b"uuid", "{}", kind.escape_ascii());
+            length += u64::from(u32_at(at));
+            samples += u64::from(u32_at(at + 4));
+        }
+        return Some((first, count, length, samples));
+    }
+    None
+}
+
 #[test]
 fn an_mp4_has_the_parts_as_aired_and_verifies_by_itself() {
     let data = tempfile::tempdir().unwrap();
@@ -119,6 +154,14 @@ fn an_mp4_has_the_parts_as_aired_and_verifies_by_itself() {
             assert!(report.intact() && report.unsigned.is_empty(), "{span:?}: {report:#?}");
             assert_eq!(report.complete(), span == Span::Everything);
             assert_eq!(play(&bytes, "recording.mp4"), (end - first) * 23_040);
+            // It says how long it is, with one entry a segment that the file touches.
+            let media: u64 = (first..end)
+                .map(|number| u64::from(recording.entry(rendition, part(number)).unwrap().length))
+                .sum();
+            let segments = (end.div_ceil(8) - first / 8) as usize;
+            let index = (first * 23_040, segments, media, (end - first) * 23_040);
+            assert_eq!(index_of(&bytes), Some(index), "{span:?}");
+            assert_eq!(duration(&bytes, "recording.mp4"), Some(end * 23_040));
         }
     }
     // The file on the disk verifies by itself as well.
@@ -164,14 +207,18 @@ fn an_ogg_is_made_of_the_same_packets() {
 }
 
 #[test]
-fn an_mp3_is_the_frames_as_they_are() {
+fn an_mp3_says_how_long_it_is_and_is_the_frames_as_they_are() {
     let data = tempfile::tempdir().unwrap();
     let recording = recorded(data.path(), true);
     let download = Download::mp3(&recording, &Span::Show).unwrap();
     let bytes = check_ranges(&download);
     let file = fs::read(event_directory(data.path(), &event()).join("mp3-64.mp3")).unwrap();
-    assert_eq!(bytes, file[21 * 3_840..90 * 3_840]);
+    let (info, frames) = bytes.split_at(192);
+    assert_eq!(info, formats::mp3::info_frame(69 * 20, 69 * 3_840));
+    assert_eq!(frames, &file[21 * 3_840..90 * 3_840]);
+    // The frame in front is not heard.
     assert_eq!(play(&bytes, "recording.mp3"), 69 * 23_040);
+    assert_eq!(duration(&bytes, "recording.mp3"), Some(69 * 23_040));
 }
 
 #[test]
@@ -227,6 +274,21 @@ fn what_is_recorded_so_far_can_be_had() {
     assert!(report.intact());
     // The newest segment is not signed yet.
     assert_eq!(report.unsigned, [96, 97, 98, 99].map(part));
+    // While it grows there is no index that would grow too: every part keeps its place.
+    assert_eq!(index_of(&bytes), None);
+    let clip = Clip { from: Duration::ZERO, to: Duration::from_secs(5) };
+    let clip = Download::clip(&recording, Rendition::Opus48, clip).unwrap();
+    assert_eq!(index_of(&all(&clip, 1 << 20)), None);
+    let mp3 = all(&Download::mp3(&recording, &Span::Show).unwrap(), 1 << 20);
+    let mut origin = Origin::on(data.path());
+    origin.record(20);
+    let grown = Recording::open(&[data.path().to_owned()], &event()).unwrap();
+    let last = recording.read_part(Rendition::Opus48, part(99)).unwrap();
+    let end = bytes.windows(last.len()).position(|window| window == last).unwrap() + last.len();
+    let longer = all(&Download::mp4(&grown, Rendition::Opus48, &Span::Show).unwrap(), 1 << 20);
+    assert_eq!(longer[..end], bytes[..end]);
+    let longer_mp3 = all(&Download::mp3(&grown, &Span::Show).unwrap(), 1 << 20);
+    assert_eq!(longer_mp3[192..mp3.len()], mp3[192..]);
 }
 
 #[test]
@@ -249,7 +311,7 @@ fn there_is_no_show_before_it_is_live() {
     ));
     let clip = Clip { from: Duration::ZERO, to: Duration::from_secs(1) };
     assert!(Download::clip(&recording, Rendition::Opus48, clip).is_err());
-    assert_eq!(Download::mp3(&recording, &Span::Everything).unwrap().length(), 38_400);
+    assert_eq!(Download::mp3(&recording, &Span::Everything).unwrap().length(), 192 + 38_400);
 }
 
 #[test]
@@ -276,6 +338,8 @@ fn clips_are_cut_at_frames_and_whole_parts_stay_as_they_are() {
             }
             let bytes = check_ranges(&download);
             assert_eq!(play(&bytes, "clip.mp4"), frames * 960, "{from}-{to}");
+            let (_, _, _, indexed) = index_of(&bytes).unwrap();
+            assert_eq!(indexed, frames * 960, "{from}-{to}");
         }
     }
     // Whole parts verify; the cut ones cannot.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use admission::ticket::TicketKeys;
 use backend::keys::{KeyError, Keys};
@@ -23,6 +23,9 @@ use crate::{ControlConfig, Doors, doors, publicity};
 
 /// Requests in progress at once; one more is told to come back.
 const REQUESTS_MAX: usize = 1_024;
+/// Longest wait for origin to take in a new event, and how often is looked.
+const TAKEN_IN_WITHIN: Duration = Duration::from_millis(1_500);
+const TAKEN_IN_EVERY: Duration = Duration::from_millis(10);
 
 /// An event with what was made for it once.
 #[derive(Debug)]
@@ -195,6 +198,18 @@ impl Control {
     /// How an event stands.
     pub(crate) fn standing(&self, event: &Event) -> Standing {
         self.observed().standing(event, Instant::now())
+    }
+
+    /// Waits until origin has taken in an event that was just made, so that whoever is given its links may use them at
+    /// once; at most [`TAKEN_IN_WITHIN`], and not at all while origin is away: it learns of the event when it comes.
+    pub(crate) async fn wait_taken_in(&self, event: &Event) {
+        let taken_in = async {
+            while self.observed().origin_is_alive(Instant::now()) && self.standing(event).status.is_none() {
+                tokio::time::sleep(TAKEN_IN_EVERY).await;
+            }
+        };
+        // What did not happen in time is no error: the event is made.
+        tokio::time::timeout(TAKEN_IN_WITHIN, taken_in).await.ok();
     }
 
     /// Notes in the store how far shows have come. What could not be noted comes again with the next change.

@@ -196,6 +196,20 @@ impl Live {
         self.changed.subscribe()
     }
 
+    /// Whether there is a segment that a live playlist can name, or never will be.
+    pub(crate) fn is_listed(&self, rendition: Rendition) -> bool {
+        let window = self.window();
+        // The civil time of part 0 does not matter for that.
+        window.has_ended() || window.media_playlist(rendition, UnixTime::from_nanos(0)).is_some()
+    }
+
+    /// Waits for [`Self::is_listed`].
+    pub(crate) async fn listed(&self, rendition: Rendition) {
+        let mut changed = self.changes();
+        // The window outlives who waits for it, so that waiting cannot fail.
+        while !self.is_listed(rendition) && changed.changed().await.is_ok() {}
+    }
+
     /// Takes a part in.
     pub(crate) fn accept(&self, part: Part, facts: &Facts) -> Push {
         let number = part.number;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use archive::{ArchiveError, Download, Recording, Span};
 use axum::body::Body;
@@ -10,15 +11,16 @@ use axum::response::{IntoResponse, Response};
 use backend::clock;
 use backend::problem::Problem;
 use bytes::{Bytes, BytesMut};
-use formats::hls::{MultivariantPlaylist, Variant};
+use formats::hls::{MultivariantPlaylist, TARGET_DURATION_S, Variant};
 use formats::{mp3, mp4};
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{EventSlug, PARTS_PER_SEGMENT, Part, PartNumber, Rendition, SegmentNumber};
+use tokio::time::timeout;
 
 use crate::address::{self, FilesAddress, LiveItem, RecordingItem};
 use crate::answer::{self, A_SECOND, FOR_EVER, MINUTES, NEVER, SECONDS, cached};
-use crate::channel::{Channel, Facts, Phase};
+use crate::channel::{Channel, Facts, Live, Phase};
 use crate::metrics;
 use crate::ranges::{self, Wanted};
 use crate::recordings::ReadError;
@@ -29,6 +31,9 @@ const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 pub(crate) const CHAIN_OWNER: &str = "urn:minassa:chain:1";
 /// Bytes read from the disk at once for a download.
 const PIECE: usize = 64 * 1024;
+/// Longest time a request for a live playlist is held until there is a segment to name: in a running programme the
+/// first is there after one target duration, and a second is for the way.
+const HOLD: Duration = Duration::from_secs(TARGET_DURATION_S as u64 + 1);
 
 /// Everything at the files door.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -178,7 +183,10 @@ const fn media_type(rendition: Rendition) -> &'static str {
 
 /// While the programme runs, the newest segments; after the end the whole recording.
 ///
-/// In between, for a few seconds, the newest segments and the end: the number of a playlist's first segment must not
+/// Before the first segment is whole the request is held for [`HOLD`]: players give up at a `503`, and those who come
+/// in the first seconds are the most eager.
+///
+/// After the end, for a few seconds, the newest segments and the end: the number of a playlist's first segment must not
 /// decrease (RFC 8216bis section 6.2.2), and who plays it has to see that it has ended before it may name everything.
 /// Who comes after the end is sent to the whole (`?replay`) at once.
 async fn live_playlist(
@@ -188,8 +196,13 @@ async fn live_playlist(
     rendition: Rendition,
     whole: bool,
 ) -> Result<Response, Response> {
-    let facts = channel.map(Channel::facts).unwrap_or_default();
     let live = channel.and_then(Channel::live);
+    if let (Some(channel), Some(live)) = (channel, &live)
+        && (live.window().newest().is_some() || channel.facts().phase(clock::unix_now()) == Phase::Running)
+    {
+        hold(shared, live, rendition).await;
+    }
+    let facts = channel.map(Channel::facts).unwrap_or_default();
     let mut held = None;
     if let Some(live) = &live
         && live.window().newest().is_some()
@@ -226,6 +239,19 @@ async fn live_playlist(
             Phase::Before { .. } | Phase::Running => refuse(answer::not_yet(phase, now)),
         }),
         (Err(error), _) => Err(refuse(error)),
+    }
+}
+
+/// Waits until the window can be listed, has ended, the doors close, or [`HOLD`] is over; not at all if as many
+/// requests wait already as may.
+async fn hold(shared: &Shared, live: &Live, rendition: Rendition) {
+    if live.is_listed(rendition) {
+        return;
+    }
+    let Ok(_place) = shared.holds.try_acquire() else { return };
+    tokio::select! {
+        _ = timeout(HOLD, live.listed(rendition)) => {}
+        () = shared.closing.cancelled() => {}
     }
 }
 

@@ -88,6 +88,13 @@ pub(crate) fn render(shared: &Shared) -> String {
     family("file_answers_total", "counter", "Answers of the files door.", &answers);
     family("listeners", "gauge", "Listeners at the push door.", &one(&counters.listeners));
     family("listeners_max", "gauge", "Listeners allowed.", &[(String::new(), shared.listeners_max)]);
+    let held = shared.holds_max - shared.holds.available_permits();
+    family(
+        "held_requests",
+        "gauge",
+        "Requests that wait for the first segment of a playlist.",
+        &[(String::new(), held as u64)],
+    );
     family("windows", "gauge", "Events with a window.", &one(&counters.windows));
     let newest: Vec<_> = shared
         .channels()

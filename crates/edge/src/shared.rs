@@ -9,7 +9,7 @@ use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
 use backend::bus::Bus;
 use backend::keys::Keys;
 use model::EventSlug;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::EdgeConfig;
@@ -59,6 +59,11 @@ pub(crate) struct Shared {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) recordings: Recordings,
     pub(crate) counters: Counters,
+    /// Places for requests at the files door that wait for the first segment: half its connections, so that the
+    /// others are served meanwhile.
+    pub(crate) holds: Semaphore,
+    /// Places in `holds` when nobody waits.
+    pub(crate) holds_max: usize,
     /// Cancelled when the doors close.
     pub(crate) closing: CancellationToken,
     /// Whether origin has spoken since the start, or was given time enough to.
@@ -82,7 +87,10 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
+        let holds_max = (parts.config.files_connections_max / 2).min(Semaphore::MAX_PERMITS);
         let shared = Self {
+            holds: Semaphore::new(holds_max),
+            holds_max,
             config: parts.config,
             index: parts.index,
             listeners_max: parts.listeners_max,

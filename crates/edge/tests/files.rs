@@ -258,14 +258,64 @@ async fn bad_input_gets_its_proper_answer() {
     edge.stop().await;
 }
 
+/// Waits until so many requests for playlists are held.
+async fn held(edge: &Edge, count: u64) {
+    let held = async {
+        while edge.figure("minassa_edge_held_requests").await != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(NEVER, held).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_playlist_before_its_first_segment_says_when_to_come_back() {
+async fn a_playlist_before_its_first_segment_is_answered_when_that_is_there() {
     let (_directory, mut studio, edge) = on_air(7).await;
+    let files = edge.files;
+    let early = Rendition::ALL.map(|rendition| {
+        tokio::spawn(async move { get(files, &format!("/live/talk/{rendition}.m3u8"), &[]).await })
+    });
+    held(&edge, 3).await;
+    studio.air_silence(1);
+    for early in early {
+        let response = early.await.unwrap();
+        assert_eq!((response.status, response.header("cache-control")), (200, "public, max-age=1"));
+        assert_eq!(MediaPlaylist::parse(&response.text().await).unwrap().segments.len(), 1);
+    }
+    held(&edge, 0).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_so_many_wait_for_a_first_segment_and_none_of_them_when_the_doors_close() {
+    let directory = TempDir::new().unwrap();
+    let mut studio = Studio::new(directory.path(), "talk");
+    let edge = Edge::start(directory.path(), 0, |config| config.files_connections_max = 16);
+    studio.air_silence(7);
+    studio.heard_by("edge-0").await;
+    let files = edge.files;
+    let waiting: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(async move { get(files, "/live/talk/opus-48.m3u8", &[]).await }))
+        .collect();
+    held(&edge, 8).await;
+    let told = |response: Response| {
+        assert_eq!((response.status, response.header("retry-after")), (503, "2"));
+        assert_eq!(response.header("cache-control"), "no-store");
+    };
+    told(edge.get_file("/live/talk/opus-48.m3u8").await);
+    held(&edge, 8).await;
+    edge.stop().await;
+    for response in waiting {
+        told(response.await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_playlist_whose_first_segment_does_not_come_says_when_to_come_back() {
+    let (_directory, _studio, edge) = on_air(7).await;
+    // Held for five seconds, and let go by itself.
     let early = edge.get_file("/live/talk/opus-48.m3u8").await;
     assert_eq!((early.status, early.header("retry-after")), (503, "2"));
-    studio.air_silence(1);
-    studio.heard_by("edge-0").await;
-    assert_eq!(playlist(&edge, "/live/talk/opus-48.m3u8").await.segments.len(), 1);
     edge.stop().await;
 }
 

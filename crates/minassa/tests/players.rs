@@ -1,5 +1,6 @@
 //! ffmpeg plays everything, what it decodes is the programme, and every way carries the same bytes: must hold 4 and 5.
-#![allow(clippy::disallowed_methods)]
+// Acceptance waits on the real clock and prints its figures.
+#![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
 use std::time::Duration;
 
@@ -173,6 +174,40 @@ fn every_way_carries_the_same_bytes() -> Result<()> {
         }
     }
     drop(speakers);
+    Ok(())
+}
+
+#[test]
+fn the_renditions_lie_on_one_another() -> Result<()> {
+    let (server, event, _speakers) = show()?;
+    std::thread::sleep(Duration::from_secs(10));
+    let folder = tempfile::tempdir()?;
+    let recording = archive::Recording::open(&[server.data().to_path_buf()], &event.parse()?)?;
+    let last = recording.parts().end.get() - 1;
+    let mut decoded = Vec::new();
+    for rendition in Rendition::ALL {
+        // The same twelve parts of each, as a plain file that a plain decoder plays.
+        let mut bytes = if rendition.is_cmaf() { formats::mp4::opus_init().to_vec() } else { Vec::new() };
+        for number in last - 11..=last {
+            bytes.extend(recording.read_part(rendition, model::PartNumber::new(number))?);
+        }
+        let path = folder.path().join(rendition.name()).with_extension(if rendition.is_cmaf() {
+            "mp4"
+        } else {
+            "mp3"
+        });
+        std::fs::write(&path, bytes)?;
+        decoded.push((rendition, ffmpeg::listen(&[], &path.display().to_string(), 60.0)?.samples));
+    }
+    for (rendition, samples) in &decoded {
+        assert_eq!(samples.len(), 12 * 23_040, "{rendition}");
+        let (lag, fit) = best_lag(&decoded[1].1, samples, RATE / 10);
+        println!(
+            "{rendition}: {lag} samples ({:.2} ms) from opus-48, correlation {fit:.3}",
+            lag as f64 / 48.0
+        );
+        assert!(lag.unsigned_abs() <= 48 && fit > 0.9);
+    }
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! The announced time is kept: must hold 3.
-#![allow(clippy::disallowed_methods)]
+// Acceptance waits on the real clock and prints its figures.
+#![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use acceptance::ffmpeg;
-use acceptance::repeats;
+use acceptance::{hold_delay, repeats};
 use acceptance::server::Server;
 use acceptance::signal::{RATE, tone_db};
 use anyhow::{Context as _, Result, ensure};
@@ -102,7 +103,7 @@ fn the_voice_begins_at_the_announced_time() -> Result<()> {
             arrived - starts_ms
         );
         assert!((begins - starts_ms).abs() <= 100.0);
-        assert!(arrived - starts_ms <= 2_000.0);
+        hold_delay("first live part, ms", arrived - starts_ms, 2_000.0);
         speaker.leave();
         server.command(&["event", "end", &slug])?;
     }

@@ -14,7 +14,8 @@ const AHEAD: usize = 96;
 const FILTER_DELAY: usize = 6;
 
 /// Taps of the interpolator of ITU-R BS.1770-4, annex 2: four phases of twelve.
-const PHASES: [[f32; 12]; 4] = [
+const TAPS: usize = 12;
+const PHASES: [[f32; TAPS]; 4] = [
     [
         0.001_708_984_4,
         0.010_986_328,
@@ -81,6 +82,8 @@ pub(crate) struct Limiter {
     /// Candidates for the least gain within the look-ahead: when, how much; ascending.
     least: VecDeque<(u64, f32)>,
     now: u64,
+    /// Samples for which the filter still sees something that may reach the ceiling.
+    loud: usize,
     held: f32,
     smooth: VecDeque<f32>,
     sum: f64,
@@ -97,6 +100,7 @@ impl Limiter {
             delayed: VecDeque::from(vec![0.0; Self::DELAY + 1]),
             least: VecDeque::with_capacity(AHEAD + 1),
             now: 0,
+            loud: 0,
             held: 1.0,
             smooth: VecDeque::from(vec![1.0; AHEAD]),
             sum: AHEAD as f64,
@@ -110,7 +114,16 @@ impl Limiter {
         for sample in frame.iter_mut() {
             self.delayed.pop_front();
             self.delayed.push_back(*sample);
-            let needed = self.needed();
+            // Interpolation adds at most 2 to a neighbourhood's greatest sample.
+            if sample.abs() * 2.5 > self.ceiling {
+                self.loud = TAPS;
+            }
+            let needed = if self.loud > 0 {
+                self.loud -= 1;
+                self.needed()
+            } else {
+                1.0
+            };
             while self.least.back().is_some_and(|(_, gain)| *gain >= needed) {
                 self.least.pop_back();
             }
@@ -135,18 +148,14 @@ impl Limiter {
     /// Gain that the newest true peak needs.
     fn needed(&self) -> f32 {
         let taps = self.delayed.len();
-        let mut window = [0.0_f32; 12];
-        for (to, from) in window.iter_mut().zip(self.delayed.range(taps - 12..)) {
+        let mut window = [0.0_f32; TAPS];
+        for (to, from) in window.iter_mut().zip(self.delayed.range(taps - TAPS..)) {
             *to = *from;
         }
         let mut peak = window[5].abs().max(window[6].abs());
-        // Interpolation adds at most 2 to a neighbourhood's greatest sample.
-        let greatest = window.iter().fold(0.0_f32, |greatest, sample| greatest.max(sample.abs()));
-        if greatest * 2.5 > self.ceiling {
-            for phase in &PHASES {
-                let value: f32 = phase.iter().zip(&window).map(|(tap, sample)| tap * sample).sum();
-                peak = peak.max(value.abs());
-            }
+        for phase in &PHASES {
+            let value: f32 = phase.iter().zip(&window).map(|(tap, sample)| tap * sample).sum();
+            peak = peak.max(value.abs());
         }
         if peak > self.ceiling { self.ceiling / peak } else { 1.0 }
     }

@@ -57,6 +57,7 @@ pub(super) async fn create(
     let new = input::read_new(&head.headers, body, now).await?;
     let known = add(&control, new, now).await?;
     let event = &known.event;
+    control.wait_taken_in(event).await;
     let (bases, standing) = (bases(&control, &head), control.standing(event));
     let seat_tokens: Vec<_> = event.seats.iter().map(|seat| token(&control, event, seat)).collect();
     let link = |token: &String| stage_link(&bases, &event.slug, token);

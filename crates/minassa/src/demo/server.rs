@@ -192,7 +192,11 @@ fn keep_log(lines: BufReader<std::process::ChildStderr>, mut file: File, progres
     for line in lines.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         writeln!(file, "{line}").ok();
-        if line.contains(" WARN ") || line.contains(" ERROR ") {
+        // As either format of the log has it.
+        if [" WARN ", " ERROR ", "\"level\":\"WARN\"", "\"level\":\"ERROR\""]
+            .iter()
+            .any(|level| line.contains(level))
+        {
             progress.line(&line);
         }
     }

@@ -1,7 +1,7 @@
 //! WHIP (RFC 9725): an offer comes in, an answer goes out, and the session has an address.
 //!
 //! Departures from the letter: candidates that trickle in are accepted and not needed (we are ICE-lite and learn the
-//! peer's address from its checks); ICE restarts are refused with 422, as section 4.3.3 allows, because a new offer
+//! peer's address from its checks); ICE restarts are refused with 422, as section 4.3 allows, because a new offer
 //! for the same seat is as quick.
 
 use std::collections::BTreeMap;

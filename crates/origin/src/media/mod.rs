@@ -494,7 +494,7 @@ impl Media {
             Order::Register(registration) => {
                 let bus = self.parts.bus.clone();
                 let mixes = self.parts.mixes.clone();
-                let mut event = Running::new(*registration, bus, self.parts.recorder.clone(), mixes, reading);
+                let mut event = Running::new(*registration, bus, self.parts.recorder.clone(), mixes);
                 event.show_view(reading.boot, effects);
                 self.parts.directory.insert(event.slug().clone(), event.follow());
                 self.events.insert(event.slug().clone(), event);

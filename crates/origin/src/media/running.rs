@@ -97,13 +97,23 @@ pub(crate) struct Effects {
     pub(crate) changed: bool,
 }
 
+/// How loud a source was.
+#[derive(Clone, Copy)]
+struct Heard {
+    level_dbfs: f32,
+    voice: bool,
+}
+
+const UNHEARD: Heard = Heard { level_dbfs: -120.0, voice: false };
+
 struct Source {
     kind: SourceKind,
     session: Option<SessionId>,
     packets: Option<mpsc::Receiver<StreamPacket>>,
-    /// Loudest frame since the last view, and whether a voice was in it.
-    level_dbfs: f32,
-    speaking: bool,
+    /// Loudest frame of the current tenth of a second, and whether a voice was in it.
+    heard: Heard,
+    /// The same of the last whole one.
+    shown: Heard,
 }
 
 /// An event on the media thread.
@@ -136,6 +146,8 @@ pub(crate) struct Running {
     closed: bool,
     /// Since when gaps wait for the recorder.
     stalled_since: Option<BootTime>,
+    /// Whether it was said that there are too many programmes.
+    crowded: bool,
     view: watch::Sender<Arc<View>>,
     change: u64,
     shown_at: BootTime,
@@ -147,7 +159,6 @@ impl Running {
         bus: Arc<dyn Bus>,
         recorder: RecorderQueue,
         mixes: Option<PathBuf>,
-        reading: ClockReading,
     ) -> Self {
         let Registration {
             show,
@@ -205,6 +216,7 @@ impl Running {
             end: None,
             closed: false,
             stalled_since: None,
+            crowded: false,
             view,
             change: 1,
             shown_at: BootTime::default(),
@@ -306,7 +318,7 @@ impl Running {
                 Feed::Session(session) => (Some(session), None),
                 Feed::Stream(packets) => (None, Some(packets)),
             };
-            let source = Source { kind, session, packets, level_dbfs: -120.0, speaking: false };
+            let source = Source { kind, session, packets, heard: UNHEARD, shown: UNHEARD };
             self.sources.insert(admitted.source, source);
             self.changed(effects);
         }
@@ -387,8 +399,15 @@ impl Running {
             if self.packager.is_some() && !self.fill(reading.boot, effects) {
                 return true;
             }
-            if self.packager.is_some() && !self.closed && may_start {
-                self.start_programme(reading.boot);
+            if self.packager.is_some() && !self.closed {
+                if may_start {
+                    self.start_programme(reading.boot);
+                } else if !std::mem::replace(&mut self.crowded, true) {
+                    tracing::error!(
+                        event = %self.slug,
+                        "no programme can be started: as many as origin.programmes_max allows are running"
+                    );
+                }
             }
         }
         for _ in 0..TICKS_PER_TURN {
@@ -423,22 +442,23 @@ impl Running {
         if last.change == self.change && !counted && !levels {
             return;
         }
-        self.shown_at = boot;
+        if levels {
+            self.shown_at = boot;
+            for source in self.sources.values_mut() {
+                source.shown = std::mem::replace(&mut source.heard, UNHEARD);
+            }
+        }
         let seats: Vec<SeatRow> = self
             .show
             .seats()
             .map(|seat| {
                 let source = seat.active.and_then(|id| self.sources.get(&id)).filter(|_| seat.connected);
-                let level_dbfs = source.map_or(-120.0, |source| source.level_dbfs);
+                let Heard { level_dbfs, voice } = source.map_or(UNHEARD, |source| source.shown);
                 let stats =
                     seat.active.and_then(|id| self.programme.as_ref()?.stats(programme::SourceId(id.0)));
-                SeatRow { level_dbfs, speaking: source.is_some_and(|source| source.speaking), stats, seat }
+                SeatRow { level_dbfs, speaking: voice, stats, seat }
             })
             .collect();
-        for source in self.sources.values_mut() {
-            source.level_dbfs = -120.0;
-            source.speaking = false;
-        }
         let same = |old: &SeatRow, new: &SeatRow| old.seat == new.seat && old.speaking == new.speaking;
         let moved = last.seats.len() != seats.len()
             || !last.seats.iter().zip(&seats).all(|(old, new)| same(old, new));
@@ -662,8 +682,8 @@ impl Running {
         for level in &tick.levels {
             let id = SourceId(level.id.0);
             if let Some(source) = self.sources.get_mut(&id) {
-                source.level_dbfs = source.level_dbfs.max(level.level_dbfs);
-                source.speaking |= level.voice;
+                source.heard.level_dbfs = source.heard.level_dbfs.max(level.level_dbfs);
+                source.heard.voice |= level.voice;
             }
             voice |= level.voice && self.show.source_use(id).is_some_and(|to| to.in_mix);
         }

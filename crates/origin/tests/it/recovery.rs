@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backend::bus::Bus as _;
 use backend::objects::{DirectoryObjects, ObjectKind, Objects as _};
-use backend::wire;
+use backend::wire::{self, AnchorRecord};
 use model::{Digest, Event, Part, PartKind, PartNumber, ShowState};
 use serde_json::json;
 
@@ -235,4 +235,29 @@ fn a_start_moved_and_a_slate_changed_are_followed() {
     );
     house.wait_log("the slate cannot be played");
     assert!(!house.log().contains("the slate cannot be had"), "{}", house.log());
+}
+
+#[test]
+fn after_a_start_of_the_machine_the_wall_clock_says_how_long_it_was_away() {
+    let house = House::new();
+    let event = house.event("talk", Duration::from_secs(600));
+    house.announce(&event);
+    let origin = house.origin(None);
+    let mut known = BTreeMap::new();
+    merge(&house, &mut known, house.parts(&event, 0).take(4));
+    let before = house.wait(&event, |status| status.anchor);
+    let doors = (origin.stage, origin.media);
+    origin.kill();
+    // The same timeline as another start of the machine would have left it: its clock means nothing now.
+    let path = house.directory.path().join("origin/talk/anchor.json");
+    let other = AnchorRecord { doors_boot_ns: 7, boot_id: [9; 16], ..before };
+    backend::freeze::write_json(&path, &other).unwrap();
+    let _origin = house.origin(Some(doors));
+    let after = house.wait(&event, |status| status.anchor.filter(|_| status.epoch == Some(2)));
+    assert_eq!((after.doors, after.boot_id), (before.doors, before.boot_id));
+    // The clock is read twice, and that is all the two timelines differ by.
+    let moved_ns = after.doors_boot_ns.abs_diff(before.doors_boot_ns);
+    assert!(moved_ns < 1_000_000_000, "the timeline moved by {moved_ns} ns");
+    let have = known.keys().next_back().unwrap().get();
+    merge(&house, &mut known, house.parts(&event, have + 1).take(6));
 }

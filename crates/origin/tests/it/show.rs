@@ -150,3 +150,42 @@ fn snapshots_are_streamed_to_those_who_watch() {
     assert!(snapshots.last().is_none_or(|last: serde_json::Value| last["you"]["seat"] == 2));
     assert_eq!(house.get(&origin, "/api/stage/talk", &invite).status, 403);
 }
+
+#[test]
+fn dead_air_brings_the_hold_slate_and_speech_ends_it() {
+    let house = House::new();
+    let event = model::Event { hold_on_silence: true, ..house.event("talk", Duration::from_secs(600)) };
+    house.announce(&event);
+    let origin = house.origin(None);
+    house.wait(&event, |_| Some(()));
+    assert_eq!(house.post(&origin, "/api/stage/talk/state", OPERATOR, &json!({"state": "live"})).status, 200);
+    let dead_air =
+        |status: &backend::wire::EventStatus| status.alarms.contains(&backend::wire::Alarm::DeadAir);
+    house.wait(&event, |status| dead_air(status).then_some(()));
+    let mut parts = house.parts(&event, 0);
+    let held = loop {
+        let part = parts.next();
+        match part.kind {
+            PartKind::Live => {}
+            PartKind::Hold => break part,
+            other => panic!("part {} is {other:?}", part.number),
+        }
+    };
+    // Five seconds without anybody, and not one part more or less.
+    assert!((10..=12).contains(&held.number.get()), "the hold slate came with part {}", held.number);
+    // Somebody says syllables.
+    let voice = |index: u64, samples: &mut [f32; 960]| {
+        for (n, sample) in samples.iter_mut().enumerate() {
+            let t = (index as f32).mul_add(960.0, n as f32) / 48_000.0;
+            let syllable = (t * 4.0 * std::f32::consts::TAU).sin().max(0.0);
+            let buzz: f32 =
+                (1..9).map(|k| (t * 140.0 * k as f32 * std::f32::consts::TAU).sin() / k as f32).sum();
+            *sample = 0.15 * syllable * buzz;
+        }
+    };
+    let speaker =
+        Speaker::start(SpeakerConfig::new(origin.whip(&event), house.invite(&event, 2), voice)).unwrap();
+    assert!(speaker.wait_connected(PATIENCE), "{speaker:?}");
+    house.wait(&event, |status| (!dead_air(status)).then_some(()));
+    while parts.next().kind != PartKind::Live {}
+}

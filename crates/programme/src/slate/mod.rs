@@ -116,7 +116,9 @@ impl Slate {
             }
             let gain = crate::level::gain_of(TARGET_LUFS - loudness as f32);
             samples.iter_mut().for_each(|sample| *sample *= gain);
-            limit(&mut samples);
+            if !limit(&mut samples) {
+                break;
+            }
         }
         Ok(Self::from_samples(&samples))
     }
@@ -157,10 +159,11 @@ fn integrated(samples: &[f32]) -> f64 {
 }
 
 /// Keeps true peaks under the ceiling; the loop's end runs in before its beginning, so that the seam stays seamless.
-fn limit(samples: &mut [f32]) {
+/// Returns whether there was anything to do.
+fn limit(samples: &mut [f32]) -> bool {
     let ceiling = crate::level::gain_of(CEILING_DBTP);
-    if samples.iter().all(|sample| sample.abs() < ceiling * 0.8) {
-        return;
+    if samples.iter().all(|sample| sample.abs() < ceiling * 0.9) {
+        return false;
     }
     let mut limiter = Limiter::new(CEILING_DBTP);
     let length = samples.len();
@@ -178,6 +181,7 @@ fn limit(samples: &mut [f32]) {
         output.extend_from_slice(&frame);
     }
     samples.copy_from_slice(&output[run_in + Limiter::DELAY..][..length]);
+    true
 }
 
 #[cfg(test)]

@@ -184,11 +184,17 @@ fn bell(out: &mut [f32], at: usize, frequency: f32, level: f32) {
         let decay = (-1.0 / (f64::from(seconds) * f64::from(RATE))).exp();
         let (sin, cos) = angle.sin_cos();
         let (mut x, mut y) = (f64::from(strength * level), 0.0);
-        let samples = (seconds * 7.0 * RATE) as usize;
+        // Until it has fallen by 52 dB.
+        let samples = (seconds * 6.0 * RATE) as usize;
+        let mut position = at % length;
         for index in 0..samples {
             // 6 ms of attack.
             let attack = (index as f32 / 288.0).min(1.0);
-            out[(at + index) % length] += y as f32 * attack;
+            out[position] += y as f32 * attack;
+            position += 1;
+            if position == length {
+                position = 0;
+            }
             let turned = (x * cos - y * sin) * decay;
             y = (x * sin + y * cos) * decay;
             x = turned;
@@ -208,8 +214,8 @@ fn reverberate(dry: &[f32]) -> Vec<f32> {
     let mut passes: Vec<(Vec<f32>, usize)> = PASSES.iter().map(|n| (vec![0.0; *n], 0)).collect();
     let run_in = 4 * RATE as usize;
     let mut wet = Vec::with_capacity(length);
-    for index in length - run_in..length + length {
-        let input = dry[index % length];
+    let looped = dry[length - run_in..].iter().map(|sample| (*sample, false));
+    for (input, kept) in looped.chain(dry.iter().map(|sample| (*sample, true))) {
         let mut sum = 0.0;
         for (line, at, low) in &mut combs {
             let output = line[*at];
@@ -231,7 +237,7 @@ fn reverberate(dry: &[f32]) -> Vec<f32> {
             }
             sum = output;
         }
-        if index >= length {
+        if kept {
             wet.push(input + WET * sum);
         }
     }
