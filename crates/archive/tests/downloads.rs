@@ -161,6 +161,7 @@ fn an_mp4_has_the_parts_as_aired_and_verifies_by_itself() {
             let segments = (end.div_ceil(8) - first / 8) as usize;
             let index = (first * 23_040, segments, media, (end - first) * 23_040);
             assert_eq!(index_of(&bytes), Some(index), "{span:?}");
+            // Times count from doors, and so does the end that ffmpeg gives.
             assert_eq!(duration(&bytes, "recording.mp4"), Some(end * 23_040));
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use minassa_archive::{ArchiveError, RING_PARTS, Recorder, Recording, event_directory};
 use model::{Epoch, PartKind, PartNumber, Rendition};
-use support::{Origin, event, ffmpeg, marks, part, verify_all};
+use support::{Origin, event, ffmpeg_bare, marks, part, verify_all};
 
 const FILES: [&str; 7] = [
     "opus-24.mp4",
@@ -108,7 +108,7 @@ fn cut_anywhere_a_prefix_is_recovered_and_the_chain_goes_on() {
         }
         if case % 30 == 0 {
             for file in &files_of(data.path())[..3] {
-                assert_eq!(ffmpeg(file), ((next + 13) * 23_040, String::new()), "{}", file.display());
+                assert_eq!(ffmpeg_bare(file), ((next + 13) * 23_040, String::new()), "{}", file.display());
             }
         }
     }
@@ -197,7 +197,7 @@ fn the_file_plays_while_it_grows_and_through_all_restarts() {
         parts += 11;
         // The recorder holds its files open.
         for file in &files_of(data.path())[..3] {
-            assert_eq!(ffmpeg(file), (parts * 23_040, String::new()), "{}", file.display());
+            assert_eq!(ffmpeg_bare(file), (parts * 23_040, String::new()), "{}", file.display());
         }
         drop(origin);
     }

@@ -198,7 +198,7 @@ async fn live_playlist(
 ) -> Result<Response, Response> {
     let live = channel.and_then(Channel::live);
     if let (Some(channel), Some(live)) = (channel, &live)
-        && (live.window().newest().is_some() || channel.facts().phase(clock::unix_now()) == Phase::Running)
+        && (live.window().newest().is_some() || doors_are_open(&channel.facts()))
     {
         hold(shared, live, rendition).await;
     }
@@ -239,6 +239,16 @@ async fn live_playlist(
             Phase::Before { .. } | Phase::Running => refuse(answer::not_yet(phase, now)),
         }),
         (Err(error), _) => Err(refuse(error)),
+    }
+}
+
+/// Whether the first part is about to be there: origin says so, or will at any moment.
+fn doors_are_open(facts: &Facts) -> bool {
+    let now = clock::unix_now();
+    match facts.phase(now) {
+        Phase::Running => true,
+        Phase::Before { doors } => doors.is_some_and(|doors| doors <= now),
+        Phase::Over => false,
     }
 }
 

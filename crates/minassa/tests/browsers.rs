@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use acceptance::browser::{Browser, Options};
-use acceptance::{hold_delay, quantile};
 use acceptance::server::Server;
 use acceptance::signal::{RATE, clicks, onsets, rms_db, tone, tone_db, write_wav};
+use acceptance::{hold_delay, quantile};
 use anyhow::{Context as _, Result};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_minassa");

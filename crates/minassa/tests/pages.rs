@@ -40,7 +40,11 @@ fn the_modules_pass_their_own_tests() -> Result<()> {
                     None => ("200 OK", "text/html", b"<!doctype html><title>tests</title>".as_slice()),
                 };
                 let mut stream = reader.into_inner();
-                write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+                write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                )?;
                 Ok(stream.write_all(body)?)
             });
         }
@@ -69,18 +73,29 @@ fn pages_fit_and_say_nothing_on_the_console() -> Result<()> {
             let options =
                 Options { size: Some((width, height)), language: Some(language), ..Options::default() };
             let mut browser = Browser::open("about:blank", &options)?;
-            for (name, address) in
-                [("index", &control), ("listener", &soon.listen), ("replay", &over.listen), ("stage", &soon.host)]
-            {
+            for (name, address) in [
+                ("index", &control),
+                ("listener", &soon.listen),
+                ("replay", &over.listen),
+                ("stage", &soon.host),
+            ] {
                 browser.console.clear();
                 browser.go(address)?;
                 let shown = match name {
                     "index" => "document.querySelectorAll('a[href*=\"/e/\"]').length >= 2",
-                    "listener" => "document.body.innerText.length > 80 && !document.querySelector('#play').hidden",
-                    "replay" => "!!document.querySelector('#replay-play') && document.querySelector('#replay-play').offsetParent !== null",
-                    _ => "document.querySelector('#allow').offsetParent !== null || !document.querySelector('#ready').hidden",
+                    "listener" => {
+                        "document.body.innerText.length > 80 && !document.querySelector('#play').hidden"
+                    }
+                    "replay" => {
+                        "!!document.querySelector('#replay-play') && document.querySelector('#replay-play').offsetParent !== null"
+                    }
+                    _ => {
+                        "document.querySelector('#allow').offsetParent !== null || !document.querySelector('#ready').hidden"
+                    }
                 };
-                browser.wait(shown, Duration::from_secs(15)).with_context(|| format!("{name} in {language}"))?;
+                browser
+                    .wait(shown, Duration::from_secs(15))
+                    .with_context(|| format!("{name} in {language}"))?;
                 let root = browser.eval(
                     "[document.documentElement.lang, document.documentElement.dir, document.documentElement.scrollWidth, window.innerWidth]",
                 )?;
@@ -88,8 +103,11 @@ fn pages_fit_and_say_nothing_on_the_console() -> Result<()> {
                 assert_eq!(root[1], if language == "ar" { "rtl" } else { "ltr" });
                 assert!(root[2].as_u64() <= root[3].as_u64(), "{name} is wider than the screen: {root}");
                 browser.screenshot(&pictures.join(format!("{name}-{language}-{width}.png")))?;
-                let complaints: Vec<_> =
-                    browser.console.iter().filter(|line| !line.starts_with("log") && !line.starts_with("info")).collect();
+                let complaints: Vec<_> = browser
+                    .console
+                    .iter()
+                    .filter(|line| !line.starts_with("log") && !line.starts_with("info"))
+                    .collect();
                 assert!(complaints.is_empty(), "{name} in {language}: {complaints:?}");
             }
         }

@@ -94,7 +94,8 @@ impl OnAir {
 
     fn metric(&self, name: &str) -> Result<f64> {
         let text = Request::new("GET", "/metrics").send(&self.server.door("stage")?)?.text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.trim().parse()?)
     }
 
@@ -110,7 +111,11 @@ impl OnAir {
         wait_for("the listener's end", LONG, || Ok(self.listener.look(|report| report.ended).then_some(())))?;
         let report = self.listener.report();
         assert_eq!(report.connections, 1, "the listener never came back: {:?}", report.errors);
-        assert!(report.is_contiguous() && report.missed == 0, "the listener missed parts: {:?}", report.errors);
+        assert!(
+            report.is_contiguous() && report.missed == 0,
+            "the listener missed parts: {:?}",
+            report.errors
+        );
 
         let recording = wait_for("the recording to be finished", LONG, || {
             let recording = Recording::open(directories, &self.slug()?)?;
@@ -119,7 +124,8 @@ impl OnAir {
         let range = recording.parts();
         assert_eq!(range.start.get(), 0);
         for number in (range.start.get()..range.end.get()).map(PartNumber::new) {
-            let entry = recording.entry(Rendition::Opus48, number).with_context(|| format!("part {number}"))?;
+            let entry =
+                recording.entry(Rendition::Opus48, number).with_context(|| format!("part {number}"))?;
             assert_ne!(entry.kind, PartKind::Gap, "part {number} is a gap");
             if let Some(heard) = report.parts.iter().find(|part| part.number == number) {
                 assert_eq!(heard.digest, entry.digest, "part {number} is recorded as it was heard");
@@ -143,7 +149,9 @@ impl OnAir {
         let log = std::fs::read_to_string(self.server.data().with_extension("log")).context("the log")?;
         assert!(!log.contains("panicked"), "a panic in the log");
         let token = self.server.token()?;
-        for secret in self.event.speaker_invites.iter().chain([&self.event.host_invite, &token]).chain(secrets) {
+        for secret in
+            self.event.speaker_invites.iter().chain([&self.event.host_invite, &token]).chain(secrets)
+        {
             assert!(!log.contains(secret.as_str()), "a secret is in the log: {secret:.12}…");
         }
         Ok(())
@@ -243,7 +251,8 @@ fn bad_invites(show: &OnAir, checks: &mut Checks) -> Result<Vec<(&'static str, S
     altered[3] = if altered[3] == b'A' { b'B' } else { b'A' };
     let foreign = server.create_event(3_600.0, &[])?.speaker_invites[0].clone();
 
-    let made = post(&format!("/api/events/{event}/invites"), &token, &json!({ "name": "Gone" })).send(&control)?;
+    let made =
+        post(&format!("/api/events/{event}/invites"), &token, &json!({ "name": "Gone" })).send(&control)?;
     let made = checks.status("an invitation is made", Ok(made), 201).context("an invitation")?.json()?;
     let revoked = made["token"].as_str().context("a token")?.to_owned();
     let id = made["invite"].as_str().context("an id")?;
@@ -290,9 +299,13 @@ fn whip(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let session = answer.header("location").context("its address")?.to_owned();
     let of = |method: &str| Request::new(method, &session).bearer(invite);
     let fragment = "application/trickle-ice-sdpfrag";
-    checks.refused("a fragment of another type", of("PATCH").body(SDP, "x").send(&stage), 415, "unsupported-type", &[
-        fragment,
-    ]);
+    checks.refused(
+        "a fragment of another type",
+        of("PATCH").body(SDP, "x").send(&stage),
+        415,
+        "unsupported-type",
+        &[fragment],
+    );
     let restart = of("PATCH").body(fragment, "a=ice-ufrag:other\r\na=ice-pwd:x\r\n").send(&stage);
     checks.refused("an ICE restart", restart, 422, "no-ice-restart", &["post a new offer"]);
     checks.refused(
@@ -341,7 +354,13 @@ fn whip(show: &OnAir, checks: &mut Checks) -> Result<()> {
         "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {invite}\r\ncontent-type: {SDP}\r\n\
          transfer-encoding: chunked\r\n\r\n{chunk}"
     );
-    checks.refused("an offer too long, in chunks", exchange(&stage, head.as_bytes()), 413, "too-large", &["65536"]);
+    checks.refused(
+        "an offer too long, in chunks",
+        exchange(&stage, head.as_bytes()),
+        413,
+        "too-large",
+        &["65536"],
+    );
     let lines = format!("{good}{}", "a=x\r\n".repeat(2_001));
     let credentials = good.replace("a=ice-", "a=x-");
     let no_mid = good.replace("a=mid:0\r\n", "");
@@ -371,7 +390,11 @@ fn whip(show: &OnAir, checks: &mut Checks) -> Result<()> {
         ("data only", offer(&[DATA]), "no audio"),
         ("rejected audio", offer(&[&AUDIO.replace("audio 9", "audio 0")]), "no audio"),
         ("audio without Opus", offer(&[&AUDIO.replace("opus/48000/2", "G722/8000")]), "opus/48000/2"),
-        ("audio only to be received", offer(&[&AUDIO.replace("sendrecv", "recvonly")]), "sendrecv or sendonly"),
+        (
+            "audio only to be received",
+            offer(&[&AUDIO.replace("sendrecv", "recvonly")]),
+            "sendrecv or sendonly",
+        ),
     ] {
         checks.refused(what, post(body.as_bytes()), 422, "no-audio", &[word]);
     }
@@ -395,7 +418,12 @@ fn directing(show: &OnAir, checks: &mut Checks) -> Result<()> {
         (json!({ "state": "party" }), 422, "invalid-value", "live, hold or ended"),
         (json!({ "state": "hold", "until": "2020-01-01T00:00:00Z" }), 422, "invalid-value", "a time to come"),
         (json!({ "state": "hold", "until": "soon" }), 422, "invalid-value", "until"),
-        (json!({ "state": "hold", "message": { "en": "x".repeat(5_000) } }), 422, "invalid-value", "message.en"),
+        (
+            json!({ "state": "hold", "message": { "en": "x".repeat(5_000) } }),
+            422,
+            "invalid-value",
+            "message.en",
+        ),
         (json!({ "state": "hold", "colour": "red" }), 400, "bad-request", "colour"),
         (json!({}), 400, "bad-request", "state"),
         (json!([1]), 400, "bad-request", ""),
@@ -447,9 +475,13 @@ fn ingest(show: &OnAir, checks: &mut Checks) -> Result<()> {
     }
     let mut chance = Chance(13);
     let noise: Vec<u8> = (0..100_000).map(|_| chance.next() as u8).collect();
-    checks.refused("noise after OggS", source(show, invite, "PUT", &[b"OggS\0", &noise[..]].concat()), 400, "wrong-stream", &[
-        "cannot be taken",
-    ]);
+    checks.refused(
+        "noise after OggS",
+        source(show, invite, "PUT", &[b"OggS\0", &noise[..]].concat()),
+        400,
+        "wrong-stream",
+        &["cannot be taken"],
+    );
     let mut headless = opus.clone();
     headless[30] ^= 1;
     checks.refused("a broken first page", source(show, invite, "PUT", &headless), 400, "wrong-stream", &[]);
@@ -469,16 +501,30 @@ fn ingest(show: &OnAir, checks: &mut Checks) -> Result<()> {
     checks.refused("a source without a password", nobody, 401, "unauthorized", &["source"]);
     let user = put(&format!("/ingest/{event}"), &format!("HTTP/1.1\r\nauthorization: Basic {admin}\r\n\r\n"));
     checks.refused("a source of another user", user, 401, "unauthorized", &["source"]);
-    let unknown = put("/ingest/nobody-knows-it", &format!("HTTP/1.1\r\nauthorization: Basic {basic}\r\n\r\n"));
+    let unknown =
+        put("/ingest/nobody-knows-it", &format!("HTTP/1.1\r\nauthorization: Basic {basic}\r\n\r\n"));
     checks.refused("a source to an unknown event", unknown, 404, "unknown-event", &["nobody-knows-it"]);
     checks.refused("a source to no event", put("/ingest/", "HTTP/1.1\r\n\r\n"), 404, "not-found", &[]);
-    checks.refused("a source of HTTP/9", put("/ingest/x", "HTTP/9\r\n\r\n"), 400, "bad-request", &["request line"]);
-    checks.refused("a head without colons", put("/ingest/x", "HTTP/1.1\r\nx\r\n\r\n"), 400, "bad-request", &["field"]);
+    checks.refused(
+        "a source of HTTP/9",
+        put("/ingest/x", "HTTP/9\r\n\r\n"),
+        400,
+        "bad-request",
+        &["request line"],
+    );
+    checks.refused(
+        "a head without colons",
+        put("/ingest/x", "HTTP/1.1\r\nx\r\n\r\n"),
+        400,
+        "bad-request",
+        &["field"],
+    );
     let lengths = "HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n";
     checks.refused("a source of two lengths", put("/ingest/x", lengths), 400, "bad-request", &["length"]);
     let long = put("/ingest/x", &format!("HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(10_000)));
     checks.refused("a source's head of 10 kB", long, 431, "head-too-long", &["8192"]);
-    let chunks = format!("HTTP/1.1\r\nauthorization: Basic {basic}\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n");
+    let chunks =
+        format!("HTTP/1.1\r\nauthorization: Basic {basic}\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n");
     let chunks = put(&format!("/ingest/{event}"), &chunks);
     checks.refused("chunks that are none", chunks, 400, "bad-request", &["chunks"]);
     Ok(())
@@ -495,7 +541,8 @@ fn third_source(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let path = format!("/whip/{}", show.event.event);
     let third = Request::new("POST", &path).bearer(invite).body(SDP, offer(&[AUDIO])).send(&stage);
     checks.refused("a third source over WHIP", third, 409, "seat-full", &["taken"]);
-    let opus = inputs::ffmpeg("sine=frequency=300:sample_rate=48000:duration=1", &["-c:a", "libopus", "-f", "ogg"])?;
+    let opus =
+        inputs::ffmpeg("sine=frequency=300:sample_rate=48000:duration=1", &["-c:a", "libopus", "-f", "ogg"])?;
     checks.refused("a third source over Icecast", source(show, invite, "PUT", &opus), 409, "seat-full", &[]);
     standby.leave();
     wait_for("one source", LONG, || Ok((show.sources(1)? == 1).then_some(())))
@@ -507,7 +554,8 @@ fn media_port(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let text = std::fs::read_to_string(show.server.data().join("run/addresses.json"))?;
     let addresses: Value = serde_json::from_str(&text)?;
     let port = addresses["stage_udp"].as_str().context("stage_udp")?;
-    let strangers: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let strangers: Vec<UdpSocket> =
+        (0..8).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     let seen = || {
         let kind = |kind: &str| show.metric(&format!("minassa_origin_datagrams_total{{kind=\"{kind}\"}}"));
         anyhow::Ok(kind("strange")? + kind("strange_stun")? + kind("refused")?)
@@ -533,7 +581,9 @@ fn media_port(show: &OnAir, checks: &mut Checks) -> Result<()> {
         stranger.set_nonblocking(true)?;
         answered += usize::from(stranger.recv(&mut [0; 64]).is_ok());
     }
-    println!("  {DATAGRAMS} datagrams of strangers, {counted} counted; the speaker was at {lowest:.0} dBFS or more");
+    println!(
+        "  {DATAGRAMS} datagrams of strangers, {counted} counted; the speaker was at {lowest:.0} dBFS or more"
+    );
     // What the socket's buffer did not hold is the system's to drop; with it, packets of the speaker may be.
     checks.holds("strangers are counted", counted >= 0.5 * DATAGRAMS as f64, counted);
     checks.holds("strangers get no answer", answered == 0, answered);
@@ -555,7 +605,13 @@ fn listening(show: &OnAir, checks: &mut Checks) -> Result<()> {
         checks.refused(format!("the recording of {name}"), answer, 404, "unknown-event", &["event"]);
     }
     for name in ["opus-96.mp4", "mp3-64.mp4", "opus-48.mp3", "OPUS-48.mp4"] {
-        checks.refused(name, get(&push, &whole(name)), 404, "unknown-rendition", &["rendition", "opus-48.mp4"]);
+        checks.refused(
+            name,
+            get(&push, &whole(name)),
+            404,
+            "unknown-rendition",
+            &["rendition", "opus-48.mp4"],
+        );
     }
     for name in ["opus-96.m3u8", "opus-96/0.m4s", "opus-96/s0.m4s"] {
         checks.refused(name, get(&files, &whole(name)), 404, "unknown-rendition", &["rendition"]);
@@ -564,13 +620,31 @@ fn listening(show: &OnAir, checks: &mut Checks) -> Result<()> {
         checks.refused(name, get(&push, &whole(name)), 404, "not-found", &[]);
         checks.refused(name, get(&files, &whole(name)), 404, "not-found", &[]);
     }
-    for from in ["", "-1", "+1", "01", "1.5", "0x10", "latest", "%31", "18446744073709551616", "1e9", "9999999999999999999999999999"] {
+    for from in [
+        "",
+        "-1",
+        "+1",
+        "01",
+        "1.5",
+        "0x10",
+        "latest",
+        "%31",
+        "18446744073709551616",
+        "1e9",
+        "9999999999999999999999999999",
+    ] {
         let answer = get(&push, &whole(&format!("opus-48.mp4?from={from}")));
         checks.refused(format!("from={from}"), answer, 400, "invalid-value", &["\"from\"", "a whole number"]);
     }
     for from in [u64::MAX, u64::MAX - 1, 1 << 63, show.newest() + 1_000] {
         let answer = get(&push, &whole(&format!("opus-48.mp4?from={from}")));
-        checks.refused(format!("from={from}"), answer, 400, "future-part", &["\"from\"", "the newest part is"]);
+        checks.refused(
+            format!("from={from}"),
+            answer,
+            400,
+            "future-part",
+            &["\"from\"", "the newest part is"],
+        );
     }
     let past = get(&push, &whole("opus-48.mp4?from=0"));
     checks.status("from=0, the oldest there is", past, 200);
@@ -606,7 +680,8 @@ fn listening(show: &OnAir, checks: &mut Checks) -> Result<()> {
     // Tickets.
     let control = show.server.door("control")?;
     let ticket = |event: &str| -> Result<String> {
-        let made = Request::new("POST", &format!("/api/events/{event}/ticket")).body(JSON, "{}").send(&control)?;
+        let made =
+            Request::new("POST", &format!("/api/events/{event}/ticket")).body(JSON, "{}").send(&control)?;
         Ok(made.json()?["ticket"].as_str().with_context(|| made.text())?.to_owned())
     };
     let own = ticket(event)?;
@@ -616,9 +691,13 @@ fn listening(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let altered = String::from_utf8(altered)?;
     let opens = get(&push, &format!("/t/{own}{}", whole("opus-48.mp4")));
     checks.status("a good ticket", opens, 200);
-    for (what, ticket) in
-        [("none", ""), ("garbage", "x"), ("long", &"A".repeat(5_000)), ("altered", &altered), ("foreign", &foreign)]
-    {
+    for (what, ticket) in [
+        ("none", ""),
+        ("garbage", "x"),
+        ("long", &"A".repeat(5_000)),
+        ("altered", &altered),
+        ("foreign", &foreign),
+    ] {
         for (door, name) in [(&push, "opus-48.mp4"), (&files, "index.m3u8")] {
             let answer = get(door, &format!("/t/{ticket}{}", whole(name)));
             checks.refused(format!("{what} as a ticket of {name}"), answer, 403, "ticket", &["ticket"]);
@@ -670,15 +749,39 @@ fn events(show: &OnAir, checks: &mut Checks) -> Result<()> {
         let what = format!("{key} = {:.40}", value.to_string());
         checks.refused(what, with(key, value), 422, "invalid-request", &[&format!("\"{key}\""), word]);
     }
-    checks.refused("an event without a title", make(&json!({})), 422, "invalid-request", &["title", "required"]);
-    checks.refused("a slug that is taken", with("slug", json!(show.event.event)), 409, "slug-taken", &["slug"]);
+    checks.refused(
+        "an event without a title",
+        make(&json!({})),
+        422,
+        "invalid-request",
+        &["title", "required"],
+    );
+    checks.refused(
+        "a slug that is taken",
+        with("slug", json!(show.event.event)),
+        409,
+        "slug-taken",
+        &["slug"],
+    );
     let raw = |kind: &str, body: &[u8]| {
         Request::new("POST", "/api/events").bearer(&token).body(kind, body).send(&control)
     };
     checks.refused("an event that is no JSON", raw(JSON, b"{"), 400, "malformed-json", &["no JSON"]);
     checks.refused("an event with bad UTF-8", raw(JSON, b"{\"title\":\"\xff\"}"), 400, "malformed-json", &[]);
-    checks.refused("an event that is deep", raw(JSON, &[b'['; 50_000]), 400, "malformed-json", &["recursion"]);
-    checks.refused("an event as a form", raw("application/x-www-form-urlencoded", b"a=b"), 415, "not-json", &[JSON]);
+    checks.refused(
+        "an event that is deep",
+        raw(JSON, &[b'['; 50_000]),
+        400,
+        "malformed-json",
+        &["recursion"],
+    );
+    checks.refused(
+        "an event as a form",
+        raw("application/x-www-form-urlencoded", b"a=b"),
+        415,
+        "not-json",
+        &[JSON],
+    );
     checks.refused("an event of 64 KiB", raw(JSON, &vec![b' '; 65_537]), 413, "too-large", &["65536"]);
     for (what, request) in [
         ("nobody makes an event", Request::new("POST", "/api/events").body(JSON, "{}")),
@@ -687,11 +790,17 @@ fn events(show: &OnAir, checks: &mut Checks) -> Result<()> {
     ] {
         checks.refused(what, request.send(&control), 401, "unauthorized", &[]);
     }
-    for (method, path) in [("GET", ""), ("PATCH", ""), ("POST", "/invites"), ("PUT", "/slate"), ("POST", "/ticket")] {
+    for (method, path) in
+        [("GET", ""), ("PATCH", ""), ("POST", "/invites"), ("PUT", "/slate"), ("POST", "/ticket")]
+    {
         let request = Request::new(method, &format!("/api/events/nobody-knows-it{path}")).bearer(&token);
-        checks.refused(format!("{method} of an unknown event"), request.body(JSON, "{}").send(&control), 404, "unknown-event", &[
-            "nobody-knows-it",
-        ]);
+        checks.refused(
+            format!("{method} of an unknown event"),
+            request.body(JSON, "{}").send(&control),
+            404,
+            "unknown-event",
+            &["nobody-knows-it"],
+        );
     }
     let answer = Request::new("GET", "/api/events/%ff").send(&control);
     checks.refused("an event that is no text", answer, 404, "unknown-event", &[]);
@@ -699,7 +808,13 @@ fn events(show: &OnAir, checks: &mut Checks) -> Result<()> {
         .bearer(&token)
         .body(JSON, json!({ "starts_at": start }).to_string());
     checks.refused("the start of a show on air", moved.send(&control), 409, "already-begun", &["live"]);
-    checks.refused("nothing at this address", Request::new("GET", "/nothing").send(&control), 404, "not-found", &[]);
+    checks.refused(
+        "nothing at this address",
+        Request::new("GET", "/nothing").send(&control),
+        404,
+        "not-found",
+        &[],
+    );
     for method in ["DELETE", "BREW"] {
         let answer = Request::new(method, "/api/events").send(&control);
         checks.refused(format!("{method} events"), answer, 405, "method-not-allowed", &[]);
@@ -731,7 +846,8 @@ fn slates(show: &OnAir, checks: &mut Checks) -> Result<()> {
     ] {
         checks.refused(what, put(body), 422, "invalid-slate", &[word]);
     }
-    let announced = Request::new("PUT", &path).bearer(&token).header("content-length", "67108865").send(&control);
+    let announced =
+        Request::new("PUT", &path).bearer(&token).header("content-length", "67108865").send(&control);
     checks.refused("a slate of more than 64 MiB", announced, 413, "too-large", &["67108864"]);
     let nobody = Request::new("PUT", &path).body("audio/x", "x").send(&control);
     checks.refused("nobody sets a slate", nobody, 401, "unauthorized", &[]);
@@ -744,32 +860,54 @@ fn titles(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let title = "\u{202A}a\u{202E}b\u{2066}\u{2069} می\u{200C}خ\u{200D}x\r\nEVIL:1 <script>window.pwned=1</script>\"'&amp;";
     let clean = "ab می\u{200C}خ\u{200D}x EVIL:1 <script>window.pwned=1</script>\"'&amp;";
     let name = "<img src=x onerror=window.pwned=1>\u{202E}";
-    let body = json!({ "title": { "ar": title, "en": title }, "starts_at": in_an_hour()?, "speakers": [name] });
+    let body =
+        json!({ "title": { "ar": title, "en": title }, "starts_at": in_an_hour()?, "speakers": [name] });
     let made = post("/api/events", &show.server.token()?, &body).send(&control);
     let made = checks.status("a title with overrides and markup", made, 201).context("an event")?.json()?;
     let slug = made["event"].as_str().context("a slug")?.to_owned();
     checks.holds("its slug is plain", slug.parse::<EventSlug>().is_ok(), &slug);
     let shown = Request::new("GET", &format!("/api/events/{slug}")).send(&control)?.json()?;
     for language in ["ar", "en"] {
-        checks.holds("overrides are stripped, joiners kept", shown["title"][language] == clean, &shown["title"]);
+        checks.holds(
+            "overrides are stripped, joiners kept",
+            shown["title"][language] == clean,
+            &shown["title"],
+        );
     }
     let calendar = Request::new("GET", &format!("/e/{slug}/event.ics")).send(&control)?.text();
     checks.holds("no line of its own in the calendar", !calendar.contains("\nEVIL"), &calendar);
     let page = Request::new("GET", &format!("/e/{slug}")).send(&control)?;
-    checks.holds("no markup of the title in the page", !page.text().contains("<script>window.pwned"), "it is there");
+    checks.holds(
+        "no markup of the title in the page",
+        !page.text().contains("<script>window.pwned"),
+        "it is there",
+    );
     let policy = page.header("content-security-policy").unwrap_or_default();
-    checks.holds("the page allows no inline script", policy.contains("script-src") && !policy.contains("unsafe-inline"), policy);
+    checks.holds(
+        "the page allows no inline script",
+        policy.contains("script-src") && !policy.contains("unsafe-inline"),
+        policy,
+    );
 
     // The browser of these tests ignores the policy, so the pages' own care is what is tried.
     let mut browser = Browser::open(made["listen"].as_str().context("a link")?, &Options::default())?;
     let text = serde_json::to_string(clean)?;
     browser.wait(&format!("document.querySelector('#title').textContent === {text}"), LONG)?;
     let is_safe = "!window.pwned && !document.querySelector('#main script, img[src=\"x\"]')";
-    checks.holds("the listener's page shows it as text", browser.eval(is_safe)? == true, "it took it for markup");
+    checks.holds(
+        "the listener's page shows it as text",
+        browser.eval(is_safe)? == true,
+        "it took it for markup",
+    );
     browser.go(made["host"].as_str().context("a link")?)?;
     browser.wait("document.body.innerText.includes('onerror=window.pwned=1>')", LONG)?;
-    checks.holds("the stage's page shows a name as text", browser.eval(is_safe)? == true, "it took it for markup");
-    let tokens = made["invites"]["speakers"].as_array().into_iter().flatten().chain([&made["invites"]["host"]]);
+    checks.holds(
+        "the stage's page shows a name as text",
+        browser.eval(is_safe)? == true,
+        "it took it for markup",
+    );
+    let tokens =
+        made["invites"]["speakers"].as_array().into_iter().flatten().chain([&made["invites"]["host"]]);
     checks.secrets.extend(tokens.filter_map(Value::as_str).map(str::to_owned));
     Ok(())
 }
@@ -779,11 +917,15 @@ fn heads(show: &OnAir, checks: &mut Checks) -> Result<()> {
         let door = show.server.door(name)?;
         let long = Request::new("GET", path).header("x-long", &"x".repeat(100_000)).send(&door);
         checks.status(format!("a head of 100 kB at {name}"), long, 431);
-        let many = (0..500).fold(Request::new("GET", path), |request, n| request.header(&format!("x-{n}"), "y"));
+        let many =
+            (0..500).fold(Request::new("GET", path), |request, n| request.header(&format!("x-{n}"), "y"));
         checks.status(format!("500 fields at {name}"), many.send(&door), 431);
         let target = Request::new("GET", &format!("/{}", "x".repeat(70_000))).send(&door);
         checks.status(format!("an address of 70 kB at {name}"), target, 414);
-        for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello over TLS\r\n\r\n"[..], b"GET / FTP/1.0\r\n\r\n"] {
+        for garbage in [
+            &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello over TLS\r\n\r\n"[..],
+            b"GET / FTP/1.0\r\n\r\n",
+        ] {
             checks.status(format!("no HTTP at {name}"), exchange(&door, garbage), 400);
         }
         let version = exchange(&door, format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes());
@@ -806,7 +948,8 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(Option<i32>,
 
 fn fails(checks: &mut Checks, what: &str, ended: (Option<i32>, String), words: &[&str]) {
     let (status, said) = ended;
-    let right = status == Some(1) && words.iter().all(|word| said.contains(word)) && !said.contains("panicked");
+    let right =
+        status == Some(1) && words.iter().all(|word| said.contains(word)) && !said.contains("panicked");
     checks.holds(what, right, (status, said));
 }
 

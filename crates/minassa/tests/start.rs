@@ -7,9 +7,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use acceptance::ffmpeg;
-use acceptance::{hold_delay, repeats};
 use acceptance::server::Server;
 use acceptance::signal::{RATE, tone_db};
+use acceptance::{hold_delay, repeats};
 use anyhow::{Context as _, Result, ensure};
 use model::UnixTime;
 use rehearse::{Speaker, SpeakerConfig, Tone};

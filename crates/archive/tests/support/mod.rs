@@ -175,6 +175,14 @@ pub fn ffmpeg(file: &Path) -> (u64, String) {
     (output.stdout.len() as u64 / 2, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// The same for a file as it lies in the archive. That of MP3 is bare frames, with nothing before them that says how
+/// long they are; ffmpeg remarks on that.
+pub fn ffmpeg_bare(file: &Path) -> (u64, String) {
+    let (samples, said) = ffmpeg(file);
+    let said = said.lines().filter(|line| !line.contains("Estimating duration from bitrate"));
+    (samples, said.collect())
+}
+
 /// How long a file says it is, in samples at 48 kHz, without being read through; `None` if it does not say.
 pub fn ffprobe(file: &Path) -> Option<u64> {
     let output = Command::new("ffprobe")

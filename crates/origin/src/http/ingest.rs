@@ -107,6 +107,7 @@ async fn read_head(stream: &mut Source, input: &mut BytesMut) -> Result<Head, En
             }
             Ok(None) => {}
             Err(head::HeadError::Address) => return Err(Problem::not_found().into()),
+            Err(head::HeadError::TooLong) => return Err(problems::head_too_long(HEAD_MAX).into()),
             Err(error) => return Err(problems::bad_request(error.to_string()).into()),
         }
         match stream.read_buf(input).await {

@@ -89,6 +89,11 @@ pub(super) fn too_large(limit: usize) -> Problem {
         .detail(format!("At most {limit} bytes are taken."))
 }
 
+pub(super) fn head_too_long(limit: usize) -> Problem {
+    Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-long", "The head is too long")
+        .detail(format!("At most {limit} bytes are taken."))
+}
+
 pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read").detail(detail)
 }
