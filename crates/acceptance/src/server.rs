@@ -70,7 +70,8 @@ impl Server {
         all.extend(arguments.iter().map(|a| (*a).to_owned()));
         let environment: Vec<_> =
             environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let binary = PathBuf::from(binary);
+        // The long trials may be held on another build than the tests': the optimised one, or a packaged one.
+        let binary = std::env::var_os("MINASSA_BINARY").map_or_else(|| PathBuf::from(binary), PathBuf::from);
         let child = spawn(&binary, &data, &all, &environment)?;
         let mut server = Self {
             binary,

@@ -173,7 +173,10 @@ impl Checks {
                 self.right += 1;
                 println!("  {what:?}: {said}");
             }
-            Err(error) => self.wrong.push(format!("{what:?}: {error:#}")),
+            Err(error) => {
+                println!("  WRONG: {what:?}: {error:#}");
+                self.wrong.push(format!("{what:?}: {error:#}"));
+            }
         }
     }
 
@@ -340,9 +343,18 @@ fn whip(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let operator = Request::new("POST", &path).bearer(&show.server.token()?).body(SDP, good.as_str());
     checks.refused("the operator as a speaker", operator.send(&stage), 403, "forbidden", &["no seat"]);
 
-    for name in ["nobody-knows-it", "Not%20a%20name", "..%2f..", "%00", "%ff"] {
+    for name in ["nobody-knows-it", "Not%20a%20name", "..%2f..", "%00"] {
         let answer = at(&format!("/whip/{name}")).body(SDP, good.as_str()).send(&stage);
         checks.refused(format!("an offer to {name}"), answer, 404, "unknown-event", &["event"]);
+    }
+    for path in ["/whip/%ff", "/api/stage/%ff", "/e/%ff/stage"] {
+        checks.refused(
+            path,
+            Request::new(if path.starts_with("/whip") { "POST" } else { "GET" }, path).send(&stage),
+            404,
+            "not-found",
+            &[],
+        );
     }
     let twice = at(&format!("{path}?standby=1&standby=1")).body(SDP, "x").send(&stage);
     checks.refused("a query with a key twice", twice, 400, "bad-offer", &["v=0"]);
@@ -364,11 +376,14 @@ fn whip(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let lines = format!("{good}{}", "a=x\r\n".repeat(2_001));
     let credentials = good.replace("a=ice-", "a=x-");
     let no_mid = good.replace("a=mid:0\r\n", "");
-    let malformed: [(&str, &[u8], &str); 9] = [
+    let (bad_port, bad_key) = (good.replace("audio 9", "audio nine"), good.replace("4F:4F", "XY:4F"));
+    let malformed: [(&str, &[u8], &str); 11] = [
         ("an empty offer", b"", "v=0"),
         ("an offer in JSON", b"{\"type\":\"offer\"}", "v=0"),
         ("an offer that is no UTF-8", b"v=0\r\n\xff\xfe", "UTF-8"),
-        ("an offer that stops", &good.as_bytes()[..good.len() / 2], "cannot be read"),
+        ("an offer that stops", &good.as_bytes()[..good.len() / 2], "no Opus"),
+        ("an offer with a port in words", bad_port.as_bytes(), "cannot be read"),
+        ("an offer with a broken fingerprint", bad_key.as_bytes(), "cannot be read"),
         ("an offer with nulls", b"v=0\0\0\0\0m=audio", ""),
         ("an offer of 2000 lines", lines.as_bytes(), "too many lines"),
         ("an offer without credentials", credentials.as_bytes(), "cannot be read"),
@@ -378,8 +393,8 @@ fn whip(show: &OnAir, checks: &mut Checks) -> Result<()> {
     for (what, body, word) in malformed {
         let (status, kind) = match what {
             "an offer that is no UTF-8" => (400, "bad-request"),
-            // It has a media line only after what ends it.
-            "an offer with nulls" => (422, "no-audio"),
+            // What is left of it has no audio, or audio without a codec.
+            "an offer with nulls" | "an offer that stops" => (422, "no-audio"),
             _ => (400, "bad-offer"),
         };
         checks.refused(what, post(body), status, kind, &[word]);
@@ -461,8 +476,8 @@ fn ingest(show: &OnAir, checks: &mut Checks) -> Result<()> {
     for (what, body, word) in [
         ("Vorbis", ogg("libvorbis")?, "Opus"),
         ("FLAC in Ogg", ogg("flac")?, "Opus"),
-        ("MP3", mp3, "not Ogg"),
-        ("WAV", wav, "not Ogg"),
+        ("MP3", mp3, "no Ogg"),
+        ("WAV", wav, "no Ogg"),
     ] {
         checks.refused(what, source(show, invite, "PUT", &body), 415, "wrong-stream", &[word]);
         // The old protocol is answered before it sends; it sees its connection closed.
@@ -490,6 +505,14 @@ fn ingest(show: &OnAir, checks: &mut Checks) -> Result<()> {
     for at in (2_000..flipped.len()).step_by(2_500) {
         flipped[at + chance.below(2_000).min(opus.len() - at - 1)] ^= 1 << chance.below(8);
     }
+    checks.refused("a source that sends nothing", source(show, invite, "PUT", b""), 400, "wrong-stream", &[]);
+    checks.refused(
+        "headers alone",
+        source(show, invite, "PUT", &opus[..60]),
+        400,
+        "wrong-stream",
+        &["ended before"],
+    );
     checks.status("flipped bits", source(show, invite, "PUT", &flipped), 200);
     checks.status("an Ogg that stops", source(show, invite, "PUT", &opus[..opus.len() / 2]), 200);
 
@@ -658,7 +681,7 @@ fn listening(show: &OnAir, checks: &mut Checks) -> Result<()> {
     }
     for number in ["18446744073709551615", "s18446744073709551615", "s2305843009213693951", "1000000"] {
         let answer = get(&files, &whole(&format!("opus-48/{number}.m4s")));
-        checks.refused(format!("part {number}"), answer, 404, "no-part", &[]);
+        checks.refused(format!("part {number}"), answer, 404, "future-part", &["exist"]);
     }
     checks.status("part 0", get(&files, &whole("opus-48/0.m4s")), 200);
     let init = get(&files, &whole("opus-48/init-0123456789abcdef.mp4"));
@@ -725,7 +748,8 @@ fn events(show: &OnAir, checks: &mut Checks) -> Result<()> {
     };
     for (key, value, word) in [
         ("starts_at", json!("2020-01-01T00:00:00Z"), "a time to come"),
-        ("starts_at", json!("9999-12-31T23:59:59Z"), "five years"),
+        ("starts_at", json!("2199-12-31T23:59:59Z"), "five years"),
+        ("starts_at", json!("9999-12-31T23:59:59Z"), "starts_at"),
         ("starts_at", json!("tonight"), "RFC 3339"),
         ("starts_at", json!("2030-01-01T00:00:00"), "starts_at"),
         ("starts_at", json!(5), "RFC 3339"),
@@ -803,7 +827,7 @@ fn events(show: &OnAir, checks: &mut Checks) -> Result<()> {
         );
     }
     let answer = Request::new("GET", "/api/events/%ff").send(&control);
-    checks.refused("an event that is no text", answer, 404, "unknown-event", &[]);
+    checks.refused("an event that is no text", answer, 404, "not-found", &[]);
     let moved = Request::new("PATCH", &format!("/api/events/{}", show.event.event))
         .bearer(&token)
         .body(JSON, json!({ "starts_at": start }).to_string());
@@ -885,7 +909,7 @@ fn titles(show: &OnAir, checks: &mut Checks) -> Result<()> {
     let policy = page.header("content-security-policy").unwrap_or_default();
     checks.holds(
         "the page allows no inline script",
-        policy.contains("script-src") && !policy.contains("unsafe-inline"),
+        policy.contains("default-src 'self'") && !policy.contains("unsafe-inline"),
         policy,
     );
 
@@ -915,13 +939,13 @@ fn titles(show: &OnAir, checks: &mut Checks) -> Result<()> {
 fn heads(show: &OnAir, checks: &mut Checks) -> Result<()> {
     for (name, path) in [("control", "/"), ("stage", "/healthz"), ("push", "/"), ("files", "/healthz")] {
         let door = show.server.door(name)?;
-        let long = Request::new("GET", path).header("x-long", &"x".repeat(100_000)).send(&door);
-        checks.status(format!("a head of 100 kB at {name}"), long, 431);
+        let long = Request::new("GET", path).header("x-long", &"x".repeat(200_000)).send(&door);
+        checks.status(format!("a head of 200 kB at {name}"), long, 431);
         let many =
             (0..500).fold(Request::new("GET", path), |request, n| request.header(&format!("x-{n}"), "y"));
         checks.status(format!("500 fields at {name}"), many.send(&door), 431);
-        let target = Request::new("GET", &format!("/{}", "x".repeat(70_000))).send(&door);
-        checks.status(format!("an address of 70 kB at {name}"), target, 414);
+        let target = Request::new("GET", &format!("/{}", "x".repeat(200_000))).send(&door);
+        checks.status(format!("an address of 200 kB at {name}"), target, 431);
         for garbage in [
             &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello over TLS\r\n\r\n"[..],
             b"GET / FTP/1.0\r\n\r\n",
@@ -991,7 +1015,9 @@ fn bad_input_gets_its_answer_and_the_show_goes_on() -> Result<()> {
     ];
     for (name, group) in groups {
         println!("{name}:");
-        group(&show, &mut checks).context(name)?;
+        if let Err(error) = group(&show, &mut checks) {
+            checks.judge(&name, Err(error));
+        }
         let (state, connections) = (show.speaker.state(), show.listener.look(|report| report.connections));
         checks.holds("the speaker stays", (state.connections, state.failures) == (1, 0), &state);
         checks.holds("the listener stays", connections == 1, connections);
@@ -1005,4 +1031,157 @@ fn bad_input_gets_its_answer_and_the_show_goes_on() -> Result<()> {
     show.end(&directories, &checks.secrets)?;
     println!("{} bad inputs and their answers are as they should be", checks.right);
     Ok(())
+}
+
+/// Everything that is wrong with a configuration names its place, key and value, and what is allowed.
+#[test]
+fn a_wrong_configuration_is_refused() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("minassa.toml");
+    let file = path.to_str().context("a path that is text")?;
+    let mut checks = Checks::default();
+    for (text, words) in [
+        ("[origin]\nsession_max = 5\n", &["origin.session_max", "there is no key", "sessions_max"][..]),
+        ("[orgin]\n", &["there is no key orgin", "origin"]),
+        ("edges = 2\n", &["edges"]),
+        ("[origin]\nsessions_max = 0\n", &["origin.sessions_max = 0", "1 to 512"]),
+        ("[origin]\nsessions_max = -1\n", &["origin.sessions_max = -1"]),
+        ("[origin]\nsessions_max = 99999999999999999999\n", &[]),
+        ("[origin]\nsessions_max = \"many\"\n", &["origin.sessions_max", "many"]),
+        ("[edge]\nstuck_s = 0\n", &["edge.stuck_s = 0", "1 to 600"]),
+        ("[control]\nticket_s = 59\n", &["control.ticket_s = 59", "60 to 86400"]),
+        ("[control]\nlisten = \"nowhere\"\n", &["control.listen", "nowhere"]),
+        ("[server]\nedges = 257\n", &["server.edges = 257", "256"]),
+        ("[server]\nlog_format = \"xml\"\n", &["server.log_format", "xml", "json"]),
+        ("[server\n", &["is no TOML"]),
+        ("\0\u{FEFF}", &["is no TOML"]),
+    ] {
+        std::fs::write(&path, text)?;
+        let words: Vec<&str> = words.iter().copied().chain([file]).collect();
+        for command in ["config", "serve"] {
+            let ended = run(&[command, "--config", file], &[])?;
+            fails(&mut checks, &format!("{command}: {}", text.trim()), ended, &words);
+        }
+    }
+    std::fs::write(&path, b"[origin]\n\xff\xfe = 1\n")?;
+    fails(&mut checks, "no text", run(&["config", "--config", file], &[])?, &[file]);
+    assert!(checks.wrong.is_empty(), "{}", checks.wrong.join("\n"));
+    Ok(())
+}
+
+/// A file system of its own on a directory, for as long as this lives; only root can make one.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Nothing if this process may not, which is said.
+    fn tmpfs(at: &Path, options: &str) -> Result<Option<Self>> {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output()?;
+        if mounted.status.success() {
+            return Ok(Some(Self(at.to_owned())));
+        }
+        println!(
+            "left out, it needs a file system of its own: {}",
+            String::from_utf8_lossy(&mounted.stderr).trim()
+        );
+        Ok(None)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // What still runs on it keeps it until it ends.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_to_is_named() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let file = place.path().join("a-file");
+    std::fs::write(&file, "")?;
+    let mut paths = vec![PathBuf::from("/proc/minassa-data"), file.clone(), file.join("below")];
+    let read_only = place.path().join("read-only");
+    std::fs::create_dir(&read_only)?;
+    let mounted = Mounted::tmpfs(&read_only, "ro")?;
+    paths.extend(mounted.is_some().then(|| read_only.clone()));
+    paths.extend(mounted.is_some().then(|| read_only.join("below")));
+    let mut checks = Checks::default();
+    for path in paths {
+        let data = path.to_str().context("a path that is text")?;
+        let ended = run(&["serve", "--listen", "127.0.0.1:0", "--data", data], &[])?;
+        fails(&mut checks, data, ended, &[data, "--data"]);
+    }
+    assert!(checks.wrong.is_empty(), "{}", checks.wrong.join("\n"));
+    Ok(())
+}
+
+/// A show on air on a data directory of ten megabytes; nothing if this process may not make one.
+fn on_small_disk(environment: &[(&str, &str)]) -> Result<Option<(OnAir, Mounted)>> {
+    let mut server = Server::start_with(BINARY, 1, &[], environment)?;
+    // The server is started again where nothing is yet but its doors' ports.
+    server.kill("supervisor")?;
+    let Some(disk) = Mounted::tmpfs(server.data(), "size=10m,mode=700")? else { return Ok(None) };
+    server.restart()?;
+    Ok(Some((OnAir::start(server)?, disk)))
+}
+
+/// Fills the disk to its last byte.
+fn fill(directory: &Path) -> Result<PathBuf> {
+    use std::io::Write as _;
+    let path = directory.join("filler");
+    let mut file = std::fs::File::create(&path)?;
+    let piece = [0xAA; 4_096];
+    while file.write(&piece).is_ok_and(|written| written > 0) {}
+    let free = rustix::fs::statvfs(directory)?.f_bfree;
+    ensure!(free == 0, "{free} blocks are free");
+    Ok(path)
+}
+
+#[test]
+fn a_full_disk_costs_an_alarm_and_nothing_else() -> Result<()> {
+    let Some((show, disk)) = on_small_disk(&[])? else { return Ok(()) };
+    let filler = fill(&disk.0)?;
+    wait_for("the recorder's alarm", LONG, || {
+        Ok(show.alarms()?.contains(&"recorder".to_owned()).then_some(()))
+    })?;
+    println!("the disk is full: alarms {:?}", show.alarms()?);
+    show.hear_more(12)?;
+    let control = show.server.door("control")?;
+    let body = json!({ "title": "No room", "starts_at": in_an_hour()? });
+    let made = post("/api/events", &show.server.token()?, &body).send(&control)?;
+    println!("an event on a full disk: {} {}", made.status, made.text());
+    assert!((500..600).contains(&made.status), "{}", made.head);
+    assert_eq!(made.header("content-type"), Some("application/problem+json"));
+    show.server.command(&["event", "hold", &show.event.event]).context("hold on a full disk")?;
+    show.server.command(&["event", "start", &show.event.event]).context("live on a full disk")?;
+    show.hear_more(2)?;
+
+    std::fs::remove_file(filler)?;
+    wait_for("the alarm to be over", LONG, || Ok(show.alarms()?.is_empty().then_some(())))?;
+    wait_for("an event again", LONG, || {
+        let made = post("/api/events", &show.server.token()?, &body).send(&control)?;
+        Ok((made.status == 201).then_some(()))
+    })?;
+    // What waited in memory is on the disk now: nothing is missing.
+    let directories = [show.server.data().to_path_buf()];
+    show.end(&directories, &[])
+}
+
+#[test]
+fn a_full_disk_moves_the_recording_to_another_directory() -> Result<()> {
+    let second = tempfile::tempdir()?;
+    let fallback = second.path().to_str().context("a path that is text")?;
+    let environment = [("MINASSA_ORIGIN_RECORDING_FALLBACKS", &*format!("[{fallback:?}]"))];
+    let Some((show, disk)) = on_small_disk(&environment)? else { return Ok(()) };
+    fill(&disk.0)?;
+    let recorded = || {
+        let stage = show.server.stage(&show.event.event)?;
+        stage["recorded_through"].as_u64().context("recorded_through")
+    };
+    let before = recorded()?;
+    wait_for("the recording to go on", LONG, || Ok((recorded()? >= before + 15).then_some(())))?;
+    ensure!(second.path().join("recordings").join(&show.event.event).is_dir(), "it went on elsewhere");
+    println!("the disk is full: recorded through {}, alarms {:?}", recorded()?, show.alarms()?);
+    let directories = [show.server.data().to_path_buf(), second.path().to_path_buf()];
+    show.end(&directories, &[])
 }

@@ -12,36 +12,36 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest head read.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// A request; [`Request::bytes`] is what goes over the wire.
+/// A request, and what of it goes over the wire.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     line: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
 impl Request {
-    pub fn new(method: &str, target: &str) -> Self {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
         Self { line: format!("{method} {target} HTTP/1.1"), headers: Vec::new(), body: Vec::new() }
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn bearer(self, token: &str) -> Self {
+    pub(crate) fn bearer(self, token: &str) -> Self {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    pub fn body(mut self, kind: &str, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, kind: &str, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         let length = self.body.len().to_string();
         self.header("content-type", kind).header("content-length", &length)
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        let mut head = format!("{}\r\nhost: localhost\r\nconnection: close\r\n", self.line);
+    fn bytes(&self, door: &str) -> Vec<u8> {
+        let mut head = format!("{}\r\nhost: {door}\r\nconnection: close\r\n", self.line);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -50,38 +50,38 @@ impl Request {
     }
 
     /// Sends it to `door` (`host:port`) and reads the answer.
-    pub fn send(&self, door: &str) -> Result<Answer> {
-        exchange(door, &self.bytes())
+    pub(crate) fn send(&self, door: &str) -> Result<Answer> {
+        exchange(door, &self.bytes(door))
     }
 }
 
 /// What came back. The body is there if the answer said how long it is.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then(|| value.trim())
         })
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> Result<Value> {
+    pub(crate) fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.body).with_context(|| format!("no JSON: {} {}", self.head, self.text()))
     }
 }
 
 /// Sends bytes and reads one answer; `100 Continue` is passed over.
-pub fn exchange(door: &str, bytes: &[u8]) -> Result<Answer> {
+pub(crate) fn exchange(door: &str, bytes: &[u8]) -> Result<Answer> {
     let mut stream = TcpStream::connect(door).with_context(|| format!("connecting to {door}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

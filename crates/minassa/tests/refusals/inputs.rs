@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 /// SplitMix64: a generator that is its own description.
-pub struct Chance(pub u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -16,7 +16,7 @@ impl Chance {
         z ^ z >> 31
     }
 
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
@@ -26,7 +26,7 @@ impl Chance {
 }
 
 /// An offer as a browser makes it, of these media sections.
-pub fn offer(sections: &[&str]) -> String {
+pub(crate) fn offer(sections: &[&str]) -> String {
     let names: Vec<String> = (0..sections.len()).map(|index| index.to_string()).collect();
     let mut offer = format!(
         "v=0\no=- 4611731400430051336 2 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE {}\na=msid-semantic: WMS\n",
@@ -34,21 +34,22 @@ pub fn offer(sections: &[&str]) -> String {
     );
     let fingerprint = ["4F"; 32].join(":");
     for (name, section) in names.iter().zip(sections) {
+        let (media, attributes) = section.split_once('\n').unwrap_or((section, ""));
         offer.push_str(&format!(
-            "{section}\nc=IN IP4 0.0.0.0\na=ice-ufrag:4ZcD\na=ice-pwd:2/1muCWoOi3uLifh0NuRHlgk\n\
-             a=fingerprint:sha-256 {fingerprint}\na=setup:actpass\na=mid:{name}\na=rtcp-mux\n"
+            "{media}\nc=IN IP4 0.0.0.0\na=ice-ufrag:4ZcD\na=ice-pwd:2/1muCWoOi3uLifh0NuRHlgk\n\
+             a=fingerprint:sha-256 {fingerprint}\na=setup:actpass\na=mid:{name}\na=rtcp-mux\n{attributes}\n"
         ));
     }
     offer.replace('\n', "\r\n")
 }
 
-pub const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111\na=sendrecv\na=rtpmap:111 opus/48000/2\n\
+pub(crate) const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111\na=sendrecv\na=rtpmap:111 opus/48000/2\n\
                          a=fmtp:111 minptime=10;useinbandfec=1";
-pub const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=sendrecv\na=rtpmap:96 VP8/90000";
-pub const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\na=sctp-port:5000";
+pub(crate) const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\na=sendrecv\na=rtpmap:96 VP8/90000";
+pub(crate) const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\na=sctp-port:5000";
 
 /// A datagram for the media port that nobody asked for: noise, RTP, RTCP, DTLS or STUN of every sort.
-pub fn datagram(chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn datagram(chance: &mut Chance) -> Vec<u8> {
     let count = chance.below(1_200);
     let mut rest = chance.bytes(count);
     match chance.below(8) {
@@ -83,7 +84,7 @@ pub fn datagram(chance: &mut Chance) -> Vec<u8> {
 }
 
 /// What ffmpeg makes of a source of its own (`lavfi`), encoded with these options.
-pub fn ffmpeg(source: &str, options: &[&str]) -> Result<Vec<u8>> {
+pub(crate) fn ffmpeg(source: &str, options: &[&str]) -> Result<Vec<u8>> {
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-hide_banner", "-loglevel", "error", "-f", "lavfi", "-i", source])
         .args(options)
@@ -100,7 +101,7 @@ pub fn ffmpeg(source: &str, options: &[&str]) -> Result<Vec<u8>> {
 }
 
 /// A WAV file of silence that says in its head that it has `seconds`, and has this many bytes.
-pub fn boasting_wav(seconds: u32, bytes: usize) -> Vec<u8> {
+pub(crate) fn boasting_wav(seconds: u32, bytes: usize) -> Vec<u8> {
     let mut file = b"RIFF".to_vec();
     file.extend((36 + seconds * 16_000).to_le_bytes());
     file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
@@ -110,7 +111,7 @@ pub fn boasting_wav(seconds: u32, bytes: usize) -> Vec<u8> {
 }
 
 /// Base64 with padding (RFC 4648 section 4).
-pub fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {

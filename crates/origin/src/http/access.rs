@@ -5,10 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
+use axum::extract::FromRequestParts;
 use backend::problem::Problem;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, header};
 use model::{Digest, SeatId};
+use serde::de::DeserializeOwned;
 use stage::Actor;
 use stage::invite::{self, Invite, InviteError};
 use subtle::ConstantTimeEq as _;
@@ -127,6 +130,19 @@ pub(super) fn identify_seat(
         Who::Operator => {
             Err(problems::forbidden("The operator has no seat; an invitation is needed to speak."))
         }
+    }
+}
+
+/// Names in an address, as `axum::extract::Path` reads them. What cannot be read (no UTF-8) is nobody's name: the
+/// answer is a problem like any other.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        read.map(|axum::extract::Path(names)| Self(names)).map_err(|_| Problem::not_found())
     }
 }
 

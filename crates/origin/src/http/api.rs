@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use backend::problem::Problem;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -18,7 +18,7 @@ use stage::{Alarm, Command, Place, SeatChange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::access::Who;
+use super::access::{Path, Who};
 use super::{Door, access, problems};
 use crate::directory::View;
 use crate::media::Order;

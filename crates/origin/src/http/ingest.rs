@@ -159,13 +159,13 @@ async fn stream_in(
             }
         }
         if unframer.is_ended() {
-            return Ok(());
+            return listener.end();
         }
         input.clear();
         input.reserve(READ_BYTES);
         match timeout(PAUSE_MAX, stream.read_buf(&mut input)).await {
             Ok(Ok(1..)) => unframer.push(&input),
-            Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(0)) => return listener.end(),
             Ok(Err(_)) | Err(_) => return Err(Ending::Gone),
         }
     }
@@ -259,6 +259,16 @@ impl Listener {
         Ok(sender)
     }
 
+    /// The stream is over. One in which no packet was found was none, however it began.
+    fn end(&self) -> Result<(), Ending> {
+        if self.packets.is_some() {
+            return Ok(());
+        }
+        counters::INGEST_BROKEN.increment();
+        tracing::warn!(event = self.event, seat = self.invite.seat.0, "an Icecast source sent no Opus");
+        Err(wrong_stream(StatusCode::BAD_REQUEST, "It ended before any Opus was found in it.").into())
+    }
+
     fn refuse(&self, error: &OggError) -> Problem {
         let wrong = matches!(
             error,
@@ -274,9 +284,12 @@ impl Listener {
         }
         tracing::warn!(event = self.event, seat = self.invite.seat.0, %error, "an Icecast source is dropped");
         let status = if wrong { StatusCode::UNSUPPORTED_MEDIA_TYPE } else { StatusCode::BAD_REQUEST };
-        Problem::new(status, "wrong-stream", "Ogg with one stream of Opus is wanted here")
-            .detail(format!("This stream cannot be taken: {error}."))
+        wrong_stream(status, &format!("This stream cannot be taken: {error}."))
     }
+}
+
+fn wrong_stream(status: StatusCode, detail: &str) -> Problem {
+    Problem::new(status, "wrong-stream", "Ogg with one stream of Opus is wanted here").detail(detail)
 }
 
 async fn respond(stream: &mut Source, bytes: &[u8]) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use backend::problem::Problem;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -13,6 +13,7 @@ use stage::Alarm;
 use web::{Page, negotiate_language};
 
 use super::Door;
+use super::access::Path;
 use crate::counters::{self, Gauge};
 use crate::directory::View;
 

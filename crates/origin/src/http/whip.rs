@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use backend::problem::Problem;
 use http::{HeaderMap, StatusCode, header};
 use model::{EventSlug, SeatId};
-use serde::Deserialize;
 use tokio::sync::oneshot;
 
+use super::access::Path;
 use super::{Door, access, problems};
 use crate::counters;
 use crate::media::{self, Join, Order, SessionId};
@@ -71,17 +71,10 @@ impl Drop for Guard {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Options {
-    /// `1`: this source means to be the seat's standby.
-    #[serde(default)]
-    standby: Option<String>,
-}
-
 pub(super) async fn offer(
     State(door): State<Arc<Door>>,
     Path(name): Path<String>,
-    Query(options): Query<Options>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -111,7 +104,8 @@ pub(super) async fn offer(
     let join = Join {
         event: view.event.slug.clone(),
         seat: invite.seat,
-        standby: options.standby.as_deref() == Some("1"),
+        // This source means to be the seat's standby.
+        standby: query.is_some_and(|query| query.split('&').any(|pair| pair == "standby=1")),
         session,
         answered,
         guard: Box::new(guard),
