@@ -56,11 +56,23 @@ use crate::recovery::Recovery;
 
 pub use config::{ConfigError, OriginConfig};
 
-/// Entry point for fuzzing: takes any bytes as an Icecast source's request and as a datagram at the media port.
+/// Entry points for fuzzing: each takes any bytes and must return.
 #[doc(hidden)]
-pub fn fuzz(data: &[u8]) {
-    http::fuzz(data);
-    media::fuzz(data);
+pub mod fuzz {
+    /// Reads `data` as an Icecast source's request and its body.
+    pub fn ingest(data: &[u8]) {
+        crate::http::fuzz(data);
+    }
+
+    /// Reads `data` as a datagram at the media port.
+    pub fn datagram(data: &[u8]) {
+        crate::media::fuzz_datagram(data);
+    }
+
+    /// Reads `data` as an offer, and as a fragment of one that trickles in.
+    pub fn offer(data: &[u8]) {
+        crate::media::fuzz_offer(data);
+    }
 }
 
 /// Room for datagrams that arrive while a turn is being done; the system may grant less.

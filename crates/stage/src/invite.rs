@@ -151,6 +151,18 @@ fn parse(payload: &[u8]) -> Option<Invite> {
     })
 }
 
+/// Any bytes as a token, which nobody signed, and as what a token of ours says: signed, it is read as that.
+pub(crate) fn fuzz(data: &[u8]) {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let public = key.verifying_key().to_bytes();
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert_eq!(open(text, &public), Err(InviteError::Wrong), "nobody signed this");
+    }
+    if let Some(invite) = parse(data) {
+        assert_eq!(open(&sign(&invite, &key), &public), Ok(invite), "what was signed is read");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +226,32 @@ mod tests {
         let token = sign(&longest, &key());
         assert!(token.len() <= TOKEN_MAX, "{}", token.len());
         assert_eq!(open(&token, &key().verifying_key().to_bytes()), Ok(longest));
+    }
+
+    #[test]
+    fn mutated_invitations_never_panic() {
+        // SplitMix64: a generator that is its own description.
+        let mut state = 3_u64;
+        let mut below = |end: usize| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ z >> 31) % end as u64) as usize
+        };
+        let seeds = [payload(&invite()), sign(&invite(), &key()).into_bytes()];
+        for round in 0..4_000 {
+            let mut data = seeds[round % 2].clone();
+            for _ in 0..=below(3) {
+                let at = below(data.len());
+                match below(4) {
+                    0 => data[at] = below(256) as u8,
+                    1 => data[at] ^= 1 << below(8),
+                    2 => data.insert(at, b"0-_=Az\xff\0"[below(8)]),
+                    _ => data.truncate(at.max(1)),
+                }
+            }
+            fuzz(&data);
+        }
     }
 
     #[test]

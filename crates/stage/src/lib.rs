@@ -15,6 +15,15 @@ mod log;
 mod seats;
 mod show;
 
+/// Entry points for fuzzing: each takes any bytes and must return.
+#[doc(hidden)]
+pub mod fuzz {
+    /// Checks `data` as an invitation, and as what a signed one says.
+    pub fn invite(data: &[u8]) {
+        crate::invite::fuzz(data);
+    }
+}
+
 pub use log::{LogEntry, LogItem};
 pub use seats::{
     Actor, AdmitError, Admitted, CloseReason, DirectError, Place, SeatChange, SeatView, SourceId, SourceKind,

@@ -107,8 +107,15 @@ impl Frame {
 
 /// Entry point for fuzzing.
 pub(super) fn fuzz(data: &[u8]) {
-    let _ = Hello::decode(data);
-    let _ = Frame::decode(Bytes::copy_from_slice(data));
+    if let Some(hello) = Hello::decode(data) {
+        assert_eq!(Hello::decode(&hello.encode()[4..]), Some(hello), "what was read can be written");
+    }
+    let written = match Frame::decode(Bytes::copy_from_slice(data)) {
+        Some(Frame::Message(message)) => [message_head(&message), message.payload].concat(),
+        Some(Frame::CaughtUp { next }) => caught_up(next).to_vec(),
+        None => return,
+    };
+    assert_eq!(&written[4..], data, "a frame has one form only");
 }
 
 #[cfg(test)]
@@ -125,6 +132,25 @@ mod tests {
         assert_eq!(Frame::decode(caught_up(9).slice(4..)), Some(Frame::CaughtUp { next: 9 }));
         let hello = Hello { topic: "parts/a".into(), from: Some(3) };
         assert_eq!(Hello::decode(&hello.encode()[4..]), Some(hello));
+    }
+
+    #[test]
+    fn mutated_frames_never_panic() {
+        let message = Message { sequence: 7, payload: Bytes::from_static(b"abc") };
+        let hello = Hello { topic: "parts/a".into(), from: Some(3) }.encode().slice(4..);
+        let frame = [message_head(&message).slice(4..), message.payload].concat();
+        for seed in [&hello[..], &frame, &caught_up(9)[4..]] {
+            for at in 0..seed.len() {
+                fuzz(&seed[..at]);
+                for value in 0..=u8::MAX {
+                    let mut data = seed.to_vec();
+                    data[at] = value;
+                    fuzz(&data);
+                    data.insert(at, value);
+                    fuzz(&data);
+                }
+            }
+        }
     }
 
     #[test]

@@ -124,6 +124,27 @@ mod tests {
     }
 
     #[test]
+    fn mutated_datagrams_are_nobodys() {
+        use rand::{RngExt as _, SeedableRng as _};
+        let seeds =
+            [request("aaaa:peer"), request("0123456789abcdef:peer"), vec![22, 254, 253, 0], vec![0x80, 111]];
+        let mut rng = rand::rngs::StdRng::seed_from_u64(5);
+        for round in 0..20_000 {
+            let mut data = seeds[round % seeds.len()].clone();
+            for _ in 0..rng.random_range(0..6) {
+                let at = rng.random_range(0..data.len());
+                match rng.random_range(0..4) {
+                    0 => data[at] = rng.random(),
+                    1 => data[at] ^= 1 << rng.random_range(0..8),
+                    2 => data.insert(at, rng.random()),
+                    _ => data.truncate(at.max(1)),
+                }
+            }
+            fuzz(&data);
+        }
+    }
+
+    #[test]
     fn datagrams_find_their_session() {
         let mut demux = Demux::default();
         let (one, two) = (SessionId(1), SessionId(2));

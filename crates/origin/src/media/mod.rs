@@ -40,8 +40,12 @@ pub(crate) use demux::SessionId;
 pub(crate) use offer::{Answered, OfferError, answer, ice_ufrag};
 pub(crate) use running::{Registration, StreamPacket, open_packager};
 
-pub(crate) fn fuzz(data: &[u8]) {
+pub(crate) fn fuzz_datagram(data: &[u8]) {
     demux::fuzz(data);
+}
+
+pub(crate) fn fuzz_offer(data: &[u8]) {
+    offer::fuzz(data);
 }
 
 /// Datagrams taken in one turn.

@@ -71,7 +71,7 @@ fn sources_that_cannot_be_taken_are_told_why() {
         ("another address", "404", "SOURCE /elsewhere HTTP/1.0\r\n\r\n".into(), b""),
         ("no request", "400", "SOURCE x\r\n\r\n".into(), b""),
         ("two lengths", "400", head("PUT", "talk", &good, "Content-Length: 1\r\nContent-Length: 2\r\n"), b""),
-        ("a long head", "400", head("PUT", "talk", &good, &"x: y\r\n".repeat(3_000)), b""),
+        ("a long head", "431", head("PUT", "talk", &good, &"x: y\r\n".repeat(3_000)), b""),
         ("MP3", "415", head("PUT", "talk", &good, length), &[0xFF, 0xFB].repeat(80_000)),
         ("Vorbis", "415", head("PUT", "talk", &good, length), &vorbis),
         (
