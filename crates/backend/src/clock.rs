@@ -1,7 +1,7 @@
 //! Both clocks of the machine.
 
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use model::{BootId, BootTime, ClockReading, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
@@ -22,7 +22,8 @@ pub fn read() -> ClockReading {
 /// The machine's clock alone (`CLOCK_BOOTTIME`).
 pub fn boot_now() -> BootTime {
     let now = clock_gettime(ClockId::Boottime);
-    BootTime::from_nanos(u64::try_from(now.tv_sec.saturating_mul(1_000_000_000) + now.tv_nsec).unwrap_or(0))
+    let uptime = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+    BootTime::from_uptime(Duration::from_nanos(u64::try_from(uptime).unwrap_or(0)))
 }
 
 /// The wall clock alone.

@@ -173,7 +173,7 @@ fn on_small_disk(environment: &[(&str, &str)]) -> Result<Option<OnAir>> {
     })?;
     let Some(disk) = Mounted::tmpfs(server.data(), "size=10m,mode=700")? else { return Ok(None) };
     server.restart()?;
-    Ok(Some(OnAir { _disk: Some(disk), ..OnAir::start(server)? }))
+    Ok(Some(OnAir::start(server)?.on_disk(disk)))
 }
 
 /// Fills the disk to its last byte.

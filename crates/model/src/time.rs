@@ -166,12 +166,21 @@ impl fmt::Debug for UnixTime {
 pub struct BootTime(u64);
 
 impl BootTime {
-    /// From nanoseconds since the machine started.
+    /// What the count is at the start of the machine: 73 years, so that doors which opened before the machine was
+    /// started again have a time too.
+    const AT_START: u64 = 1 << 61;
+
+    /// From the time since the machine started.
+    pub const fn from_uptime(uptime: Duration) -> Self {
+        Self(Self::AT_START.saturating_add(uptime.as_nanos() as u64))
+    }
+
+    /// From its count of nanoseconds.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the machine started.
+    /// Its count of nanoseconds, for keeping it. Differences mean something, the count itself does not.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
@@ -182,7 +191,7 @@ impl BootTime {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Earlier by `by`, not before the machine's start.
+    /// Earlier by `by`, saturating.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
@@ -287,7 +296,7 @@ mod tests {
     fn reading(unix_s: i64, boot_s: u64) -> ClockReading {
         ClockReading {
             unix: UnixTime::from_millis(unix_s * 1_000),
-            boot: BootTime::from_nanos(boot_s * 1_000_000_000),
+            boot: BootTime::from_uptime(Duration::from_secs(boot_s)),
             boot_id: BOOT,
         }
     }
@@ -304,8 +313,9 @@ mod tests {
     #[test]
     fn doors_may_lie_before_the_reading() {
         let anchor = Anchor::new(UnixTime::from_millis(990_000), reading(1_000, 50));
-        assert_eq!(anchor.doors_boot, BootTime::from_nanos(40_000_000_000));
-        assert_eq!(anchor.unix_at(BootTime::from_nanos(50_000_000_000)), UnixTime::from_millis(1_000_000));
+        let uptime = |seconds| BootTime::from_uptime(Duration::from_secs(seconds));
+        assert_eq!(anchor.doors_boot, uptime(40));
+        assert_eq!(anchor.unix_at(uptime(50)), UnixTime::from_millis(1_000_000));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use archive::Recording;
 use model::{EventSlug, PartKind, PartNumber, Rendition, UnixTime};
 use rehearse::{PushConfig, PushListener, Speaker, SpeakerConfig, Tone};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::exchange::{Answer, Request};
@@ -29,7 +29,7 @@ pub(crate) struct OnAir {
     _runtime: Runtime,
     pub(crate) event: Links,
     /// What the data directory lies on, if that is its own; gone before the server's directory is removed.
-    pub(crate) _disk: Option<Mounted>,
+    _disk: Option<Mounted>,
     pub(crate) server: Server,
     pids: Vec<u32>,
 }
@@ -53,6 +53,11 @@ impl OnAir {
         show.pids = show.pids_now()?;
         show.hear_more(3)?;
         Ok(show)
+    }
+
+    /// With the file system that its data directory lies on.
+    pub(crate) fn on_disk(self, disk: Mounted) -> Self {
+        Self { _disk: Some(disk), ..self }
     }
 
     pub(crate) fn pids_now(&self) -> Result<Vec<u32>> {

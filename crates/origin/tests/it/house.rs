@@ -367,7 +367,10 @@ pub(crate) fn raw(origin: &Origin, bytes: &[u8]) -> String {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // The other end may close before it has read everything.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+    // Sources end with their connection. An ordinary request must not: a half-closed connection counts as gone.
+    if !bytes.starts_with(b"GET ") {
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
