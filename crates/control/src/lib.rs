@@ -102,6 +102,7 @@ pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToke
         objects: Arc::new(DirectoryObjects::new(&data.join("objects"))),
         keys: Keys::open(&data.join("keys"))?,
         operator,
+        hears_since: std::time::Instant::now(),
     })
     .await?;
     let bus_directory = run.join("bus");

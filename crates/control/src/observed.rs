@@ -13,8 +13,10 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(crate) const EDGES_MAX: usize = 256;
 
 /// Everything reported. Bounded by the number of events and of edges.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Observed {
+    /// Since when reports are heard.
+    since: Instant,
     origin: Option<(OriginStatus, Instant)>,
     edges: BTreeMap<String, (Heartbeat, Instant)>,
     shows: BTreeMap<EventSlug, Show>,
@@ -41,13 +43,13 @@ pub(crate) struct Standing {
 }
 
 impl Observed {
-    /// With what was noted before this process began.
-    pub(crate) fn new(noted: impl IntoIterator<Item = (EventSlug, Progress)>) -> Self {
+    /// With what was noted before this process began to hear reports, which is `now`.
+    pub(crate) fn new(noted: impl IntoIterator<Item = (EventSlug, Progress)>, now: Instant) -> Self {
         let shows = noted
             .into_iter()
             .map(|(slug, progress)| (slug, Show { progress: Some(progress), status: None }))
             .collect();
-        Self { shows, ..Self::default() }
+        Self { since: now, origin: None, edges: BTreeMap::new(), shows }
     }
 
     /// Takes in origin's report about events for which `known`. Returns what is to be noted in the store.
@@ -149,6 +151,13 @@ impl Observed {
     pub(crate) fn origin_is_alive(&self, now: Instant) -> bool {
         self.origin.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) <= FRESH)
     }
+
+    /// Whether origin is known to be away: it said nothing for so long, also not since this process began. Before that
+    /// it may merely not have been heard yet.
+    pub(crate) fn origin_is_away(&self, now: Instant) -> bool {
+        let heard = self.origin.as_ref().map_or(self.since, |(_, at)| *at);
+        now.saturating_duration_since(heard) > FRESH
+    }
 }
 
 fn progress_of(status: &EventStatus) -> Progress {
@@ -203,7 +212,8 @@ mod tests {
 
     #[test]
     fn listeners_are_counted_on_edges_that_live() {
-        let (mut observed, start) = (Observed::default(), Instant::now());
+        let start = Instant::now();
+        let mut observed = Observed::new([], start);
         observed.handle_heartbeat("edge-0", heartbeat("a", &[1, 2], 0), start);
         observed.handle_heartbeat("edge-1", heartbeat("a", &[10], 9), start + FRESH);
         observed.handle_heartbeat("edge-1", heartbeat("a", &[20], 3), start + FRESH);
@@ -217,10 +227,13 @@ mod tests {
 
     #[test]
     fn an_event_goes_through_its_states_and_stays_ended() {
-        let (mut observed, now) = (Observed::default(), Instant::now());
+        let now = Instant::now();
+        let mut observed = Observed::new([], now);
         let a = event("a");
         assert_eq!(observed.standing(&a, now).state, ShowState::Scheduled);
-        assert!(!observed.origin_is_alive(now));
+        assert!(!observed.origin_is_alive(now) && !observed.origin_is_away(now), "not heard of yet");
+        let late = now + FRESH + Duration::from_millis(1);
+        assert!(observed.origin_is_away(late));
         let planned = stage::doors_time(a.starts_at, a.doors_before, a.created_at);
         assert_eq!(observed.standing(&a, now).doors_at, planned);
 
@@ -235,10 +248,11 @@ mod tests {
         assert_eq!(observed.handle_status(status("a", StateRecord::Live), |_| true, now), []);
         assert_eq!(observed.standing(&a, now).state, ShowState::Ended);
         // After a restart of control, with an origin that has forgotten the event.
-        let mut observed = Observed::new(ended);
+        let mut observed = Observed::new(ended, now);
         observed.handle_status(status("b", StateRecord::Doors), |slug| slug.as_str() != "b", now);
         assert_eq!(observed.standing(&a, now).state, ShowState::Ended);
         assert_eq!(observed.standing(&event("b"), now).state, ShowState::Scheduled, "not an event of ours");
-        assert!(observed.origin_is_alive(now));
+        assert!(observed.origin_is_alive(now) && !observed.origin_is_away(now));
+        assert!(!observed.origin_is_alive(late) && observed.origin_is_away(late));
     }
 }

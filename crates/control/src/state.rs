@@ -83,6 +83,8 @@ pub(crate) struct Parts {
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) keys: Keys,
     pub(crate) operator: OperatorToken,
+    /// Since when reports of origin and the edges are heard.
+    pub(crate) hears_since: Instant,
 }
 
 /// Why control cannot begin.
@@ -97,14 +99,14 @@ pub(crate) enum BeginError {
 impl Control {
     /// Reads what is kept.
     pub(crate) async fn begin(parts: Parts) -> Result<Arc<Self>, BeginError> {
-        let Parts { config, local, doors, addresses, store, objects, keys, operator } = parts;
+        let Parts { config, local, doors, addresses, store, objects, keys, operator, hears_since } = parts;
         let publisher = keys.publisher()?;
         let events = store.events(config.events_max).await?;
         let events = events
             .into_iter()
             .map(|event| (event.slug.clone(), Arc::new(Known::new(event, &publisher))))
             .collect();
-        let observed = Observed::new(store.progress().await?);
+        let observed = Observed::new(store.progress().await?, hears_since);
         Ok(Arc::new(Self {
             invite_key: keys.invite()?,
             tickets: RwLock::new(Arc::new(keys.tickets()?)),
@@ -201,10 +203,11 @@ impl Control {
     }
 
     /// Waits until origin has taken in an event that was just made, so that whoever is given its links may use them at
-    /// once; at most [`TAKEN_IN_WITHIN`], and not at all while origin is away: it learns of the event when it comes.
+    /// once; at most [`TAKEN_IN_WITHIN`], and not at all while origin is known to be away: it learns of the event when
+    /// it comes.
     pub(crate) async fn wait_taken_in(&self, event: &Event) {
         let taken_in = async {
-            while self.observed().origin_is_alive(Instant::now()) && self.standing(event).status.is_none() {
+            while !self.observed().origin_is_away(Instant::now()) && self.standing(event).status.is_none() {
                 tokio::time::sleep(TAKEN_IN_EVERY).await;
             }
         };

@@ -211,7 +211,9 @@ impl<'a> Show<'a> {
 
     fn print_links(&self, links: &Value, starts_at: UnixTime) -> anyhow::Result<()> {
         let line = |text: &str| self.progress.line(text);
-        line(&format!("An event starts at {starts_at} and is on air for {} minutes.", self.flags.minutes));
+        let minutes = self.flags.minutes;
+        let unit = if minutes == 1.0 { "minute" } else { "minutes" };
+        line(&format!("An event starts at {starts_at} and is on air for {minutes} {unit}."));
         line(&format!("  listen     {}", text(&links["listen"])?));
         // These links are invitations; they open nothing but this event on this machine.
         line(&format!("  on stage   {}   (as the host: speak, hold, end)", text(&links["host"])?));
