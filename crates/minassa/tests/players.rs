@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use acceptance::ffmpeg::{self, Heard};
-use acceptance::quantile;
 use acceptance::server::Server;
 use acceptance::signal::{RATE, band_envelope, best_lag, envelope_distance};
+use acceptance::{quantile, wait_for};
 use anyhow::{Context as _, Result, ensure};
 use formats::mp4::parse_part;
 use model::Rendition;
@@ -139,7 +139,12 @@ fn every_way_carries_the_same_bytes() -> Result<()> {
             .into_body()
             .read_to_vec()?)
     };
-    let recording = archive::Recording::open(&[server.data().to_path_buf()], &event.parse()?)?;
+    // Publishing does not wait for the disk, so the newest part may come to it a moment after it was heard.
+    let last = pushed.iter().filter_map(|(_, report)| report.newest()).max().context("parts")?;
+    let recording = wait_for("the recording of what was heard", Duration::from_secs(10), || {
+        let recording = archive::Recording::open(&[server.data().to_path_buf()], &event.parse()?)?;
+        Ok(recording.part_location(Rendition::Opus24, last).is_some().then_some(recording))
+    })?;
     let mut compared = 0;
     for (rendition, report) in &pushed {
         for part in &report.parts {
