@@ -143,7 +143,7 @@ where
 }
 
 /// Whether an error of `accept` concerns one connection that is gone before it was accepted.
-fn is_of_the_peer(error: &io::Error) -> bool {
+pub fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

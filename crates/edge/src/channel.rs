@@ -1,6 +1,6 @@
 //! One event as an edge knows it: facts from origin and control, its window, its listeners.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use formats::mp4;
 use model::{Event, EventSlug, Part, PartNumber, Rendition, UnixTime};
 use tokio::sync::watch;
 
+use crate::bell::Bell;
 use crate::notice;
 
 /// How long after its start an event is expected to run if origin does not say how it stands.
@@ -85,13 +86,21 @@ impl Facts {
 pub(crate) struct Channel {
     pub(crate) slug: EventSlug,
     facts: RwLock<Facts>,
+    /// `level` of the facts, for who looks often.
+    level: AtomicU8,
     live: RwLock<Option<Arc<Live>>>,
     reloads: Mutex<Reloads>,
 }
 
 impl Channel {
     pub(crate) fn new(slug: EventSlug) -> Self {
-        Self { slug, facts: RwLock::default(), live: RwLock::default(), reloads: Mutex::default() }
+        Self {
+            slug,
+            facts: RwLock::default(),
+            level: AtomicU8::new(0),
+            live: RwLock::default(),
+            reloads: Mutex::default(),
+        }
     }
 
     pub(crate) fn facts(&self) -> Facts {
@@ -99,7 +108,14 @@ impl Channel {
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut write(&self.facts));
+        let mut facts = write(&self.facts);
+        change(&mut facts);
+        self.level.store(facts.level, Ordering::Relaxed);
+    }
+
+    /// The ladder's level.
+    pub(crate) fn level(&self) -> u8 {
+        self.level.load(Ordering::Relaxed)
     }
 
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
@@ -152,7 +168,10 @@ struct Reloads {
 #[derive(Debug)]
 pub(crate) struct Live {
     window: RwLock<Window>,
+    /// Grows whenever the window changes.
+    version: AtomicU64,
     changed: watch::Sender<()>,
+    bell: Arc<Bell>,
     pub(crate) listeners: Listeners,
     quiet: Mutex<Quiet>,
 }
@@ -178,10 +197,13 @@ pub(crate) struct Pace {
 }
 
 impl Live {
-    pub(crate) fn new() -> Self {
+    /// An empty one; `bell` is rung at each change.
+    pub(crate) fn new(bell: Arc<Bell>) -> Self {
         Self {
             window: RwLock::new(Window::new()),
+            version: AtomicU64::new(0),
             changed: watch::Sender::new(()),
+            bell,
             listeners: Listeners::default(),
             quiet: Mutex::default(),
         }
@@ -189,6 +211,17 @@ impl Live {
 
     pub(crate) fn window(&self) -> RwLockReadGuard<'_, Window> {
         read(&self.window)
+    }
+
+    /// Grows whenever the window changes.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn announce_change(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+        self.changed.send_replace(());
+        self.bell.ring();
     }
 
     /// Wakes whenever the window has changed.
@@ -225,7 +258,7 @@ impl Live {
         };
         lock(&self.quiet).part = 0;
         self.conclude(facts, false);
-        self.changed.send_replace(());
+        self.announce_change();
         pushed
     }
 
@@ -242,7 +275,7 @@ impl Live {
             let bytes = notice_box(&window, words.as_bytes());
             window.end(bytes);
             drop(window);
-            self.changed.send_replace(());
+            self.announce_change();
         }
     }
 
@@ -281,7 +314,7 @@ impl Live {
             let bytes = notice_box(&window, words.as_bytes());
             window.announce(bytes);
         }
-        self.changed.send_replace(());
+        self.announce_change();
         pace
     }
 }
@@ -436,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_window_settles_when_it_has_what_origin_has() {
-        let live = Live::new();
+        let live = Live::new(Arc::new(Bell::silent()));
         let facts = Facts { status: Some(status(StateRecord::Live, Some(9))), ..Facts::default() };
         for (number, settled) in [(7, false), (8, false), (9, true)] {
             live.accept(part(number), &facts);
@@ -446,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_window_settles_after_a_while_if_origin_says_nothing() {
-        let (live, facts) = (Live::new(), Facts::default());
+        let (live, facts) = (Live::new(Arc::new(Bell::silent())), Facts::default());
         for (number, settled) in [(7, false), (8, true), (9, true)] {
             live.accept(part(number), &facts);
             assert!(settled || !live.window().is_settled());
@@ -457,7 +490,7 @@ mod tests {
 
     #[test]
     fn the_window_ends_with_the_last_part() {
-        let live = Live::new();
+        let live = Live::new(Arc::new(Bell::silent()));
         let facts = Facts { status: Some(status(StateRecord::Live, Some(8))), ..Facts::default() };
         live.accept(part(8), &facts);
         let facts = Facts { status: Some(status(StateRecord::Ended, Some(9))), ..Facts::default() };
@@ -470,7 +503,7 @@ mod tests {
 
     #[test]
     fn the_window_ends_without_the_last_part_if_it_does_not_come() {
-        let live = Live::new();
+        let live = Live::new(Arc::new(Bell::silent()));
         let facts = Facts { status: Some(status(StateRecord::Ended, Some(9))), ..Facts::default() };
         live.accept(part(8), &facts);
         (0..QUIET_TICKS).for_each(|_| _ = live.tick(&facts));

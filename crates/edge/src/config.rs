@@ -1,7 +1,6 @@
 //! Section `[edge]` of the configuration.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,10 +105,6 @@ impl EdgeConfig {
             });
         }
         Ok(())
-    }
-
-    pub(crate) fn stuck(&self) -> Duration {
-        Duration::from_secs(self.stuck_s)
     }
 }
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backend::bus::{Message, Subscription};
 use backend::child::Pulse;
@@ -33,6 +33,8 @@ use crate::shared::{Shared, count};
 const EARLY: Duration = Duration::from_secs(30);
 /// Ticks without a part after which the disk is asked whether an event has ended, and ticks between such questions.
 const ASK_DISK: u32 = 5;
+/// The push door turns at least four times a second; without a turn for this long it hangs.
+const HANGS: Duration = Duration::from_secs(2);
 /// Ticks from the start for which origin's first word is waited for.
 const ORIENTATION: u32 = 3;
 
@@ -175,7 +177,10 @@ impl Feed {
             }
         }
         self.report(events);
-        if let Some(pulse) = &self.pulse {
+        // Whoever does not turn does not live; the supervisor then ends both.
+        if let Some(pulse) = &self.pulse
+            && self.shared.bell.silence(Instant::now()) < HANGS
+        {
             pulse.beat();
         }
     }
@@ -191,7 +196,7 @@ impl Feed {
                 count(&self.shared.counters.events_refused);
                 continue;
             }
-            let live = Arc::new(Live::new());
+            let live = Arc::new(Live::new(Arc::clone(&self.shared.bell)));
             channel.set_live(Some(Arc::clone(&live)));
             let taker = tokio::spawn(take_parts(Arc::clone(&self.shared), Arc::clone(&channel), live));
             self.takers.insert(channel.slug.clone(), Taker(taker));

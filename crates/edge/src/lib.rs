@@ -17,14 +17,15 @@
 //! has, and asks again. It decides nothing about a show, keeps no list of who listens, and writes nothing but those
 //! frozen events.
 //!
-//! This shell is the straightforward one, a task a connection. What is decided, is decided in `fanout` and in the
-//! plain functions of `address`, `ranges` and `channel`; a denser shell replaces `push` and keeps those.
+//! The push door is one thread with a loop of its own (`push`); everything else runs on the runtime beside it. What is
+//! decided, is decided in `fanout` and in the plain functions of `address`, `ranges` and `channel`.
 
 // A shell reads clocks: that is its work (see clippy.toml).
 #![allow(clippy::disallowed_methods)]
 
 mod address;
 mod answer;
+mod bell;
 mod channel;
 mod config;
 mod feed;
@@ -46,15 +47,15 @@ use axum::Router;
 use backend::bus::{Bus, UnixBus};
 use backend::child::Pulse;
 use backend::freeze::FrozenEvents;
-use backend::http::{Limits, accept_loop, serve, serve_connection};
+use backend::http::{Limits, serve};
 use backend::keys::Keys;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{ConfigError, EdgeConfig};
 
 use feed::Feed;
+use push::Push;
 use recordings::Recordings;
 use shared::{Parts, Shared};
 
@@ -110,54 +111,62 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         FrozenEvents::open(&place.data.join("edge/events")).context("cannot open the frozen events")?;
     let name = format!("edge-{}", place.index);
     let bus = UnixBus::bind(&place.data.join("run/bus"), &name).context("cannot join the bus")?;
-    let push = tokio::net::TcpListener::from_std(place.push).context("cannot use the push door")?;
+    let push = place.push.local_addr().context("cannot use the push door")?;
     let files = tokio::net::TcpListener::from_std(place.files).context("cannot use the files door")?;
     let files_address = files.local_addr().context("cannot use the files door")?;
     let directories = std::iter::once(place.data).chain(place.more_recordings).collect();
+    let (poll, bell) = push::poll().context("cannot watch the push door")?;
 
     let shared = Arc::new(Shared::new(Parts {
         index: place.index,
         listeners_max: budget.listeners as u64,
         files_address,
         bus: Arc::new(bus) as Arc<dyn Bus>,
+        bell: Arc::clone(&bell),
         recordings: Recordings::new(directories, config.disk_reads),
         closing: shutdown.clone(),
         keys,
         config,
     }));
-    tracing::info!(push = %push.local_addr()?, files = %files_address, listeners_max = budget.listeners, "serving");
-    let feed = tokio::spawn(Feed::new(Arc::clone(&shared), frozen, place.pulse).run());
-    tokio::join!(
-        serve_push(Arc::clone(&shared), push, budget.push_connections),
-        serve_files(shared, files, shutdown)
-    );
-    feed.abort();
-    Ok(())
-}
-
-async fn serve_push(shared: Arc<Shared>, listener: tokio::net::TcpListener, connections_max: usize) {
-    let closing = shared.closing.clone();
-    let limits = Limits {
-        connections_max,
-        write_timeout: shared.config.stuck(),
-        body_bytes_max: 0,
-        http2: false,
-        drain: Duration::from_millis(shared.config.leave_ms) + DRAIN,
-        ..Limits::default()
-    };
-    let send_buffer = shared.config.send_buffer;
-    let router = Router::new().fallback(push::handle).with_state(shared);
-    let each = Arc::new(limits.clone());
-    accept_loop(listener, &limits, closing.clone(), move |stream, peer, permit| {
-        let (router, limits, closing) = (router.clone(), Arc::clone(&each), closing.clone());
-        async move {
-            // Without a bound of ours the kernel would keep minutes of audio for who takes none of it.
-            let _ = SockRef::from(&stream).set_send_buffer_size(send_buffer);
-            serve_connection(stream, peer, router, &limits, closing).await;
-            drop(permit);
-        }
+    let door = Push::new(push::Parts {
+        poll,
+        bell: Arc::clone(&bell),
+        door: place.push,
+        connections_max: budget.push_connections,
+        shared: Arc::clone(&shared),
+        runtime: tokio::runtime::Handle::current(),
     })
-    .await;
+    .context("cannot use the push door")?;
+    let (over, is_over) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("push".to_owned())
+        .spawn(move || {
+            door.run();
+            // Whoever waits may have given up.
+            let _ = over.send(());
+        })
+        .context("cannot start the push door's thread")?;
+    tracing::info!(%push, files = %files_address, listeners_max = budget.listeners, "serving");
+    let feed = tokio::spawn(Feed::new(Arc::clone(&shared), frozen, place.pulse).run());
+    let closing = shutdown.clone();
+    let pushing = async {
+        let mut is_over = is_over;
+        tokio::select! {
+            () = closing.cancelled() => {}
+            // A panic, or an epoll that fails: the supervisor makes a new edge at once.
+            _ = &mut is_over => anyhow::bail!("the push door has ended"),
+        }
+        bell.ring();
+        let _ = tokio::time::timeout(Duration::from_secs(3), is_over).await;
+        Ok(())
+    };
+    let filing = async {
+        serve_files(shared, files, shutdown).await;
+        Ok(())
+    };
+    let ended = tokio::try_join!(pushing, filing);
+    feed.abort();
+    ended.map(drop)
 }
 
 async fn serve_files(shared: Arc<Shared>, listener: tokio::net::TcpListener, shutdown: CancellationToken) {

@@ -58,7 +58,32 @@ pub(crate) fn render(shared: &Shared) -> String {
             (r#"{why="missing"}"#.to_owned(), counters.skipped_missing.load(Ordering::Relaxed)),
         ],
     );
+    family("writes_total", "counter", "Writes to listeners of the push door.", &one(&counters.writes));
+    family(
+        "moved_total",
+        "counter",
+        "Listeners moved to another rendition inside their response.",
+        &one(&counters.moved),
+    );
     family("left_total", "counter", "Listeners that left or were closed as stuck.", &one(&counters.left));
+    family(
+        "stuck_total",
+        "counter",
+        "Listeners closed because they took nothing for too long.",
+        &one(&counters.stuck),
+    );
+    family(
+        "late_heads_total",
+        "counter",
+        "Connections closed because no whole request came in time.",
+        &one(&counters.heads_late),
+    );
+    family(
+        "failed_accepts_total",
+        "counter",
+        "Connections that the system could not give.",
+        &one(&counters.accepts_failed),
+    );
     family("received_parts_total", "counter", "Parts received from origin.", &one(&counters.parts_received));
     family(
         "missing_parts_total",
@@ -107,5 +132,15 @@ pub(crate) fn render(shared: &Shared) -> String {
     family("newest_part", "gauge", "Newest part in the window.", &newest);
     family("resident_bytes", "gauge", "Memory in use.", &[(String::new(), rss_bytes())]);
     family("open_files", "gauge", "Open files and sockets.", &[(String::new(), open_files())]);
+    counters.lateness.render(
+        &mut text,
+        "minassa_edge_lateness_seconds",
+        "Time from each listener's turn to its write.",
+    );
+    counters.turns.render(
+        &mut text,
+        "minassa_edge_turn_seconds",
+        "Length of the turns of the push door's loop.",
+    );
     text
 }

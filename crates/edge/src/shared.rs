@@ -13,7 +13,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::EdgeConfig;
+use crate::bell::Bell;
 use crate::channel::Channel;
+use crate::push::Histogram;
 use crate::recordings::Recordings;
 
 /// Events an edge knows at once.
@@ -29,8 +31,22 @@ pub(crate) struct Counters {
     pub(crate) parts_sent: AtomicU64,
     pub(crate) skipped_behind: AtomicU64,
     pub(crate) skipped_missing: AtomicU64,
+    /// Writes to listeners of the push door.
+    pub(crate) writes: AtomicU64,
+    /// Listeners moved to another rendition inside their response.
+    pub(crate) moved: AtomicU64,
     /// Listeners whose connection closed before their response was complete: gone, or stuck.
     pub(crate) left: AtomicU64,
+    /// Of those, the ones closed because they took nothing for too long.
+    pub(crate) stuck: AtomicU64,
+    /// Connections closed because no whole head came in time.
+    pub(crate) heads_late: AtomicU64,
+    /// Connections that the system could not give us.
+    pub(crate) accepts_failed: AtomicU64,
+    /// Time from each listener's turn to its write.
+    pub(crate) lateness: Histogram,
+    /// Length of the push loop's turns.
+    pub(crate) turns: Histogram,
     pub(crate) parts_received: AtomicU64,
     pub(crate) parts_missing: AtomicU64,
     pub(crate) parts_stale: AtomicU64,
@@ -57,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) listeners_max: u64,
     pub(crate) files_address: SocketAddr,
     pub(crate) bus: Arc<dyn Bus>,
+    /// Wakes the push door.
+    pub(crate) bell: Arc<Bell>,
     pub(crate) recordings: Recordings,
     pub(crate) counters: Counters,
     /// Places for requests at the files door that wait for the first segment: half its connections, so that the
@@ -80,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) listeners_max: u64,
     pub(crate) files_address: SocketAddr,
     pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) bell: Arc<Bell>,
     pub(crate) recordings: Recordings,
     pub(crate) closing: CancellationToken,
     pub(crate) keys: Keys,
@@ -96,6 +115,7 @@ impl Shared {
             listeners_max: parts.listeners_max,
             files_address: parts.files_address,
             bus: parts.bus,
+            bell: parts.bell,
             recordings: parts.recordings,
             counters: Counters::default(),
             closing: parts.closing,
@@ -110,7 +130,14 @@ impl Shared {
 
     /// Says that what is known now is what is to be known: origin has spoken, or will not.
     pub(crate) fn set_oriented(&self) {
-        self.oriented.send_if_modified(|oriented| !std::mem::replace(oriented, true));
+        if self.oriented.send_if_modified(|oriented| !std::mem::replace(oriented, true)) {
+            self.bell.ring();
+        }
+    }
+
+    /// Whether there are as many listeners as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.counters.listeners.load(Ordering::Relaxed) >= self.listeners_max
     }
 
     /// Whether [`Self::set_oriented`] was called.

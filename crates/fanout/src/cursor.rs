@@ -35,6 +35,31 @@ impl Tier {
     }
 }
 
+/// The parts with which a listener's flushes end: each part, or every second, fourth or eighth, beginning somewhere.
+/// Listeners of one tier have different phases, so that about as many are written to after each part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cadence {
+    tier: Tier,
+    phase: u8,
+}
+
+impl Cadence {
+    /// Flushes when the number of the next part, divided by the tier, leaves `phase` (modulo the tier).
+    pub const fn new(tier: Tier, phase: u64) -> Self {
+        Self { tier, phase: (phase % tier.parts()) as u8 }
+    }
+
+    /// Its tier.
+    pub const fn tier(self) -> Tier {
+        self.tier
+    }
+
+    /// Whether a flush is due when `end` is the first part that is not there yet.
+    pub const fn is_due(self, end: PartNumber) -> bool {
+        end.get() % self.tier.parts() == self.phase as u64
+    }
+}
+
 /// What parts are wrapped in for a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Container {
@@ -79,6 +104,21 @@ pub enum Start {
     Live,
     /// With this part or, if the window has it no longer, with the oldest there is.
     From(PartNumber),
+}
+
+impl Start {
+    /// Whether a listener may begin so, as far as the window knows by now.
+    ///
+    /// # Errors
+    /// [`FutureStart`] if it is further than [`FUTURE_PARTS`] beyond the next part.
+    pub fn check(self, window: &Window) -> Result<(), FutureStart> {
+        match (self, window.newest()) {
+            (Self::From(asked), Some(newest)) if window.is_settled() && is_future(asked, newest) => {
+                Err(FutureStart { asked, newest })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A start that lies further in the future than anyone could have heard.
@@ -146,7 +186,7 @@ enum Phase {
     /// The window has nothing yet to begin with.
     Waiting(Start),
     /// `next` is the next part to send. Parts before `flush_end` go out as they can, those from it on wait until a
-    /// flush is full.
+    /// flush is due by the cadence, or full because its moment was missed.
     Running { next: PartNumber, flush_end: PartNumber },
     /// The last part is out, and `next` would have been the next one.
     Last { next: PartNumber },
@@ -159,7 +199,7 @@ enum Phase {
 pub struct Cursor {
     rendition: Rendition,
     container: Container,
-    tier: Tier,
+    cadence: Cadence,
     phase: Phase,
     /// Sequence of the last notice sent, 0 if none was.
     noticed: u64,
@@ -171,7 +211,7 @@ impl Cursor {
     /// [`Self::poll`] after.
     ///
     /// # Errors
-    /// [`FutureStart`] if the start is further than [`FUTURE_PARTS`] beyond the next part.
+    /// As [`Start::check`].
     ///
     /// # Panics
     /// If the container cannot carry the rendition ([`Container::carries`]).
@@ -179,17 +219,13 @@ impl Cursor {
         window: &Window,
         rendition: Rendition,
         container: Container,
-        tier: Tier,
+        cadence: Cadence,
         start: Start,
     ) -> Result<Self, FutureStart> {
         assert!(container.carries(rendition), "the caller pairs renditions with containers that carry them");
-        if let (Start::From(asked), Some(newest), true) = (start, window.newest(), window.is_settled())
-            && is_future(asked, newest)
-        {
-            return Err(FutureStart { asked, newest });
-        }
+        start.check(window)?;
         let phase = Phase::Head(start);
-        Ok(Self { rendition, container, tier, phase, noticed: 0, skips: Skips::default() })
+        Ok(Self { rendition, container, cadence, phase, noticed: 0, skips: Skips::default() })
     }
 
     /// The rendition of the next part.
@@ -197,9 +233,14 @@ impl Cursor {
         self.rendition
     }
 
+    /// What it is wrapped in.
+    pub fn container(&self) -> Container {
+        self.container
+    }
+
     /// Its tier.
     pub fn tier(&self) -> Tier {
-        self.tier
+        self.cadence.tier
     }
 
     /// The next part it is to get, once that is fixed.
@@ -228,9 +269,9 @@ impl Cursor {
         Ok(())
     }
 
-    /// Goes on with another tier from the next flush on.
-    pub fn set_tier(&mut self, tier: Tier) {
-        self.tier = tier;
+    /// Goes on with another cadence from the next flush on.
+    pub fn set_cadence(&mut self, cadence: Cadence) {
+        self.cadence = cadence;
     }
 
     /// The next thing to write. What it returned counts as written.
@@ -265,7 +306,8 @@ impl Cursor {
                     };
                     if number >= flush_end {
                         let end = window.newest().map_or(number, PartNumber::next);
-                        if end.get().saturating_sub(next.get()) < self.tier.parts() && !window.has_ended() {
+                        let full = end.get().saturating_sub(next.get()) >= self.cadence.tier.parts();
+                        if !(full || self.cadence.is_due(end) || window.has_ended()) {
                             return self.idle(window);
                         }
                         self.phase = Phase::Running { next, flush_end: end };
@@ -316,7 +358,7 @@ impl Cursor {
     }
 
     fn live(&self, newest: PartNumber) -> PartNumber {
-        newest.next().minus(self.container.burst(self.tier))
+        newest.next().minus(self.container.burst(self.cadence.tier))
     }
 
     /// The first part at or after `next` that can be sent.
@@ -340,7 +382,7 @@ impl Cursor {
     /// Between flushes: a notice goes alone only if no flush has carried one for longer than a flush takes, so that
     /// listeners hear of a stalled programme, and slow tiers still cost few writes.
     fn idle<'w>(&mut self, window: &'w Window) -> Step<'w> {
-        match self.notice(window, self.tier.parts() + 1) {
+        match self.notice(window, self.cadence.tier.parts() + 1) {
             Some(notice) => Step::Send(Output::Notice(notice)),
             None => Step::Wait,
         }

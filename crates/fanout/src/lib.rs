@@ -4,6 +4,9 @@
 //! position, a rendition, a tier; it owns no bytes and no queue. Whoever falls behind the window skips forward by
 //! whole parts and is counted. Playlists are pure functions of a snapshot of the same window.
 //!
+//! Whose turn it is to be written to, and when, is in a [`Rota`]: writes are spread over the parts and over the time
+//! after each part, so that one core never works in bursts that newcomers would have to wait for.
+//!
 //! There is no socket, clock or task here. Parts come from whoever receives them ([`Window::push`]), once a second
 //! the shell says what listeners are to be told ([`Window::announce`]), and each listener's shell asks its cursor
 //! what to write next ([`Cursor::poll`]) whenever there is room to write and something new.
@@ -21,10 +24,12 @@ use model::{PART_DURATION, PARTS_PER_SEGMENT};
 
 mod cursor;
 mod playlist;
+mod rota;
 mod window;
 
-pub use cursor::{Container, Cursor, FutureStart, Output, Skips, Start, Step, SwitchError, Tier};
+pub use cursor::{Cadence, Container, Cursor, FutureStart, Output, Skips, Start, Step, SwitchError, Tier};
 pub use playlist::LIVE_SEGMENTS;
+pub use rota::{Rota, SPREAD, Slot, Turn, WRITE_TIME};
 pub use window::{Notice, Push, Window};
 
 /// Part numbers a window spans.

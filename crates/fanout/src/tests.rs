@@ -60,8 +60,13 @@ fn window(numbers: impl IntoIterator<Item = u64>) -> Window {
     window
 }
 
+/// A cadence whose last flush was due with the newest part, so that a flush is full when the next is due.
+fn cadence(window: &Window, tier: Tier) -> Cadence {
+    Cadence::new(tier, window.newest().map_or(0, |newest| newest.next().get()))
+}
+
 fn open(window: &Window, tier: Tier, start: Start) -> Cursor {
-    Cursor::open(window, Rendition::Opus48, Container::Mp4, tier, start).unwrap()
+    Cursor::open(window, Rendition::Opus48, Container::Mp4, cadence(window, tier), start).unwrap()
 }
 
 /// Everything the cursor sends until it waits or ends, in words.
@@ -101,7 +106,8 @@ fn the_first_burst_is_a_flush_and_one_part_more() {
 fn an_endless_address_begins_with_more() {
     let window = window(0..100);
     let mut cursor =
-        Cursor::open(&window, Rendition::Mp3_64, Container::Mp3, Tier::ONE, Start::Live).unwrap();
+        Cursor::open(&window, Rendition::Mp3_64, Container::Mp3, cadence(&window, Tier::ONE), Start::Live)
+            .unwrap();
     assert_eq!(drain(&mut cursor, &window).len() as u64, ENDLESS_BURST);
 }
 
@@ -122,9 +128,42 @@ fn slower_tiers_wait_for_a_full_flush() {
     }
     window.push(part(13));
     check(&mut cursor, &window, &["10", "11", "12", "13"]);
-    cursor.set_tier(Tier::ONE);
+    cursor.set_cadence(Cadence::new(Tier::ONE, 0));
     window.push(part(14));
     check(&mut cursor, &window, &["14"]);
+}
+
+#[test]
+fn a_cadence_has_its_parts_whenever_the_listener_came() {
+    for phase in 0..4 {
+        let mut window = window(0..10);
+        let cadence = Cadence::new(Tier::FOUR, phase);
+        let mut cursor =
+            Cursor::open(&window, Rendition::Opus48, Container::Mp4, cadence, Start::Live).unwrap();
+        drain(&mut cursor, &window);
+        let mut flushed = 10;
+        for n in 10..40 {
+            window.push(part(n));
+            let sent = drain(&mut cursor, &window).len() as u64;
+            assert_eq!(sent, if (n + 1) % 4 == phase { n + 1 - flushed } else { 0 });
+            flushed += sent;
+        }
+        assert!(flushed > 36);
+    }
+}
+
+#[test]
+fn who_missed_the_moment_of_a_flush_gets_it_as_soon_as_there_is_room() {
+    let mut window = window(0..10);
+    let mut cursor =
+        Cursor::open(&window, Rendition::Opus48, Container::Mp4, Cadence::new(Tier::FOUR, 2), Start::Live)
+            .unwrap();
+    drain(&mut cursor, &window);
+    (10..15).for_each(|n| _ = window.push(part(n)));
+    // The flush was due with part 13; now there is one more, and it goes along.
+    check(&mut cursor, &window, &["10", "11", "12", "13", "14"]);
+    (15..18).for_each(|n| _ = window.push(part(n)));
+    check(&mut cursor, &window, &["15", "16", "17"]);
 }
 
 #[test]
@@ -146,13 +185,24 @@ fn a_start_in_the_future_waits_if_it_is_near() {
     let mut window = window(0..10);
     for near in [10, 11, 10 + FUTURE_PARTS] {
         assert!(
-            Cursor::open(&window, Rendition::Opus24, Container::Mp4, Tier::ONE, Start::From(number(near)))
-                .is_ok()
+            Cursor::open(
+                &window,
+                Rendition::Opus24,
+                Container::Mp4,
+                cadence(&window, Tier::ONE),
+                Start::From(number(near))
+            )
+            .is_ok()
         );
     }
     for far in [11 + FUTURE_PARTS, 1_000_000, u64::MAX] {
-        let refused =
-            Cursor::open(&window, Rendition::Opus24, Container::Mp4, Tier::ONE, Start::From(number(far)));
+        let refused = Cursor::open(
+            &window,
+            Rendition::Opus24,
+            Container::Mp4,
+            cadence(&window, Tier::ONE),
+            Start::From(number(far)),
+        );
         assert_eq!(refused.unwrap_err(), FutureStart { asked: number(far), newest: number(9) });
     }
     let mut cursor = open(&window, Tier::ONE, Start::From(number(12)));
@@ -214,8 +264,14 @@ fn notices_ride_on_flushes_and_go_alone_only_when_nothing_else_does() {
 fn endless_addresses_carry_no_notices() {
     let mut window = window(0..10);
     window.announce(Bytes::from_static(b"a"));
-    let mut cursor =
-        Cursor::open(&window, Rendition::Mp3_64, Container::Mp3, Tier::ONE, Start::From(number(9))).unwrap();
+    let mut cursor = Cursor::open(
+        &window,
+        Rendition::Mp3_64,
+        Container::Mp3,
+        cadence(&window, Tier::ONE),
+        Start::From(number(9)),
+    )
+    .unwrap();
     check(&mut cursor, &window, &["9"]);
     window.end(Bytes::from_static(b"bye"));
     check(&mut cursor, &window, &["end"]);
@@ -307,8 +363,14 @@ fn endless_ogg_is_one_stream_of_whole_pages() {
     let mut window = Window::new();
     (0..30).for_each(|n| _ = window.push(boxed_part(n)));
     window.settle();
-    let mut cursor =
-        Cursor::open(&window, Rendition::Opus24, Container::Ogg, Tier::ONE, Start::From(number(20))).unwrap();
+    let mut cursor = Cursor::open(
+        &window,
+        Rendition::Opus24,
+        Container::Ogg,
+        cadence(&window, Tier::ONE),
+        Start::From(number(20)),
+    )
+    .unwrap();
     window.end(Bytes::new());
     let mut stream = Vec::new();
     while let Step::Send(output) = cursor.poll(&window) {
@@ -377,13 +439,13 @@ enum Action {
     /// The shell says something.
     Announce,
     /// A listener comes; `back` counts from the newest part, negative for the future.
-    Join { mp3: bool, tier: u8, back: Option<i64> },
+    Join { mp3: bool, tier: u8, phase: u64, back: Option<i64> },
     /// A listener has room for some writes.
     Poll { who: usize, writes: usize },
     /// A listener is moved to the other Opus rendition.
     Switch { who: usize },
     /// A listener is moved to another tier.
-    Tier { who: usize, tier: u8 },
+    Tier { who: usize, tier: u8, phase: u64 },
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -392,11 +454,11 @@ fn action() -> impl Strategy<Value = Action> {
         12 => Just(Action::Arrive { jump: 0 }),
         1 => (1u64..300).prop_map(|jump| Action::Arrive { jump }),
         2 => Just(Action::Announce),
-        2 => (any::<bool>(), tier(), prop::option::of(-12i64..400))
-            .prop_map(|(mp3, tier, back)| Action::Join { mp3, tier, back }),
+        2 => (any::<bool>(), tier(), 0u64..8, prop::option::of(-12i64..400))
+            .prop_map(|(mp3, tier, phase, back)| Action::Join { mp3, tier, phase, back }),
         12 => (any::<usize>(), 0usize..12).prop_map(|(who, writes)| Action::Poll { who, writes }),
         1 => any::<usize>().prop_map(|who| Action::Switch { who }),
-        1 => (any::<usize>(), tier()).prop_map(|(who, tier)| Action::Tier { who, tier }),
+        1 => (any::<usize>(), tier(), 0u64..8).prop_map(|(who, tier, phase)| Action::Tier { who, tier, phase }),
     ]
 }
 
@@ -486,7 +548,7 @@ proptest! {
                     announced += 1;
                     window.announce(Bytes::from(format!("notice {announced}")));
                 }
-                Action::Join { mp3, tier, back } => {
+                Action::Join { mp3, tier, phase, back } => {
                     let (rendition, container) = if mp3 {
                         (Rendition::Mp3_64, Container::Mp3)
                     } else {
@@ -494,7 +556,7 @@ proptest! {
                     };
                     let asked = back.and_then(|back| (next as i64).checked_sub(back)).and_then(|n| u64::try_from(n).ok());
                     let start = asked.map_or(Start::Live, |asked| Start::From(number(asked)));
-                    match Cursor::open(&window, rendition, container, Tier::new(tier).unwrap(), start) {
+                    match Cursor::open(&window, rendition, container, Cadence::new(Tier::new(tier).unwrap(), phase), start) {
                         Ok(cursor) => {
                             // What was accepted before anything existed may turn out to be nonsense.
                             let asked = asked.filter(|_| window.newest().is_some());
@@ -518,9 +580,9 @@ proptest! {
                     let to = if cursor.rendition() == Rendition::Opus48 { Rendition::Opus24 } else { Rendition::Opus48 };
                     prop_assert_eq!(cursor.switch(to).is_ok(), cursor.rendition().is_cmaf());
                 }
-                Action::Tier { who, tier } if !listeners.is_empty() => {
+                Action::Tier { who, tier, phase } if !listeners.is_empty() => {
                     let who = who % listeners.len();
-                    listeners[who].cursor.set_tier(Tier::new(tier).unwrap());
+                    listeners[who].cursor.set_cadence(Cadence::new(Tier::new(tier).unwrap(), phase));
                 }
                 Action::Poll { .. } | Action::Switch { .. } | Action::Tier { .. } => {}
             }

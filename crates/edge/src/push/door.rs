@@ -1,0 +1,216 @@
+//! Who is let in at the push door: a request in, an answer or a listener out.
+
+#![expect(clippy::result_large_err, reason = "a refusal is an answer like any other, made once a request")]
+
+use std::sync::Arc;
+
+use admission::ticket::Ticket;
+use archive::ArchiveError;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use backend::clock;
+use backend::problem::Problem;
+use fanout::{Container, Start, Tier};
+use formats::mp3::icy::METAINT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request};
+use model::Rendition;
+
+use crate::address::{self, PushAddress};
+use crate::answer::{self, NEVER, cached};
+use crate::channel::{Channel, Live, Phase};
+use crate::recordings::ReadError;
+use crate::shared::{Shared, count};
+
+/// What a request comes to.
+pub(crate) enum Verdict {
+    /// Listens from now on.
+    Listen(Box<Admitted>),
+    /// Is answered, and the connection closed.
+    Answer(Response),
+    /// Nobody knows yet: ask again when something has changed.
+    Later,
+    /// The disk knows: [`ask_disk`].
+    Disk,
+}
+
+/// Somebody who was let in.
+pub(crate) struct Admitted {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) rendition: Rendition,
+    pub(crate) container: Container,
+    pub(crate) tier: Tier,
+    pub(crate) start: Start,
+    /// The title, for a player that wants it between the audio.
+    pub(crate) title: Option<String>,
+    /// Whether the body goes in chunks.
+    pub(crate) chunked: bool,
+    /// The head of the answer.
+    pub(crate) response: Response,
+}
+
+/// Decides about a request. `patient` is whether the caller may still wait for a window that is being filled.
+pub(crate) fn decide(shared: &Shared, head: &request::Parts, patient: bool) -> Verdict {
+    if let Some(response) = answer::other_method(&head.method) {
+        return Verdict::Answer(response);
+    }
+    listen(shared, head, patient).unwrap_or_else(Verdict::Answer)
+}
+
+fn listen(shared: &Shared, head: &request::Parts, patient: bool) -> Result<Verdict, Response> {
+    let asked = asked(head)?;
+    let ticket = check_ticket(shared, asked.ticket, &asked)?;
+    // Who comes back to a restarted edge must not be told that the event does not exist, or is over.
+    if !shared.is_oriented() {
+        return Ok(Verdict::Later);
+    }
+    let Some(channel) = shared.channel(&asked.event) else { return Ok(Verdict::Disk) };
+    let live = running(shared, &channel, &head.headers, &asked)?;
+    if shared.is_full() {
+        count(&shared.counters.refused);
+        return Err(refuse(Problem::unavailable("the edge has as many listeners as it can carry", 5)));
+    }
+    let start = asked.from.map_or(Start::Live, Start::From);
+    {
+        let window = live.window();
+        // A window without parts is not waited for: the response begins, and tells how it stands.
+        if patient && window.newest().is_some() && !window.is_settled() {
+            return Ok(Verdict::Later);
+        }
+        start.check(&window).map_err(|future| {
+            let newest = format!("0 to {}; the newest part is {}", future.newest.next(), future.newest);
+            refuse(
+                Problem::new(StatusCode::BAD_REQUEST, "future-part", "This part does not exist yet").invalid(
+                    "from",
+                    &future.asked.to_string(),
+                    &newest,
+                ),
+            )
+        })?;
+    }
+    let title = wants_metadata(&asked, &head.headers).then(|| channel.facts().title());
+    let mut response = Response::new(Body::empty());
+    describe(&mut response, &asked, title.is_some());
+    if head.method == Method::HEAD {
+        return Ok(Verdict::Answer(response));
+    }
+    Ok(Verdict::Listen(Box::new(Admitted {
+        rendition: asked.rendition,
+        container: asked.container,
+        tier: tier(&asked, ticket.as_ref()),
+        start,
+        title,
+        chunked: head.version != Version::HTTP_10,
+        response,
+        channel,
+        live,
+    })))
+}
+
+fn asked(head: &request::Parts) -> Result<PushAddress<'_>, Response> {
+    address::push(head.uri.path(), head.uri.query()).map_err(refuse)
+}
+
+fn refuse(problem: impl Into<Problem>) -> Response {
+    problem.into().into_response()
+}
+
+/// What to say of an event this edge was never told of. It may still have been recorded.
+pub(crate) async fn ask_disk(shared: &Shared, head: &request::Parts) -> Response {
+    let asked = match asked(head) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    match shared.recordings.with(&asked.event, |recording| Ok(recording.is_finished())).await {
+        Ok(true) => to_recording(shared, &head.headers, &asked),
+        // It may go on as soon as origin does.
+        Ok(false) => refuse(Problem::unavailable("nothing is heard of this event at the moment", 2)),
+        Err(ReadError::Archive(ArchiveError::NotFound(_))) => {
+            refuse(Problem::unknown_event(asked.event.as_str()))
+        }
+        Err(error) => refuse(error),
+    }
+}
+
+fn check_ticket(
+    shared: &Shared,
+    text: Option<&str>,
+    asked: &PushAddress<'_>,
+) -> Result<Option<Ticket>, Response> {
+    text.map(|text| shared.check_ticket(text, &asked.event)).transpose().map_err(|error| {
+        refuse(
+            Problem::new(StatusCode::FORBIDDEN, "ticket", "The ticket does not open this door")
+                .detail(error.to_string()),
+        )
+    })
+}
+
+/// The window to listen to; otherwise where to go instead, or when to come back.
+fn running(
+    shared: &Shared,
+    channel: &Channel,
+    headers: &HeaderMap,
+    asked: &PushAddress<'_>,
+) -> Result<Arc<Live>, Response> {
+    let now = clock::unix_now();
+    let phase = channel.facts().phase(now);
+    if let Some(live) = channel.live() {
+        let (ended, empty, holds) = {
+            let window = live.window();
+            let ends = window.newest().map_or(0, |newest| newest.next().get());
+            let holds = asked.from.is_some_and(|from| {
+                window.oldest().is_some_and(|oldest| from >= oldest) && from.get() <= ends
+            });
+            (window.has_ended(), window.newest().is_none(), holds)
+        };
+        return match phase {
+            // Who was cut off just before the end still gets the last words; everyone else gets the recording.
+            _ if ended && !holds => Err(to_recording(shared, headers, asked)),
+            Phase::Before { .. } if empty => Err(refuse(answer::not_yet(phase, now))),
+            _ => Ok(live),
+        };
+    }
+    match phase {
+        Phase::Over => Err(to_recording(shared, headers, asked)),
+        Phase::Before { .. } => Err(cached(answer::not_yet(phase, now), NEVER)),
+        Phase::Running => {
+            // Either its window is about to be made, or there are too many.
+            Err(refuse(Problem::unavailable("the edge does not carry this event at the moment", 2)))
+        }
+    }
+}
+
+fn to_recording(shared: &Shared, headers: &HeaderMap, asked: &PushAddress<'_>) -> Response {
+    let file = match asked.container {
+        Container::Mp4 => format!("recording.{}.mp4", asked.rendition),
+        Container::Ogg => "recording.ogg".to_owned(),
+        Container::Mp3 => "recording.mp3".to_owned(),
+    };
+    answer::to_files(shared, headers, &asked.event, &file)
+}
+
+/// What was asked for, but no faster than the ticket allows.
+fn tier(asked: &PushAddress<'_>, ticket: Option<&Ticket>) -> Tier {
+    let allowed = ticket.and_then(|ticket| Tier::new(ticket.tier.parts())).unwrap_or(Tier::ONE);
+    asked.tier.map_or(allowed, |tier| tier.max(allowed))
+}
+
+fn wants_metadata(asked: &PushAddress<'_>, headers: &HeaderMap) -> bool {
+    asked.container == Container::Mp3
+        && headers.get("icy-metadata").is_some_and(|value| value.as_bytes().trim_ascii() == b"1")
+}
+
+fn describe(response: &mut Response, asked: &PushAddress<'_>, titled: bool) {
+    let headers = response.headers_mut();
+    let kind = match asked.container {
+        Container::Mp4 => "audio/mp4",
+        Container::Ogg => "audio/ogg; codecs=opus",
+        Container::Mp3 => "audio/mpeg",
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, NEVER);
+    if titled {
+        headers.insert("icy-metaint", HeaderValue::from(METAINT));
+        headers.insert("icy-br", HeaderValue::from(asked.rendition.bits_per_second() / 1_000));
+    }
+}

@@ -1,0 +1,103 @@
+//! What the push loop knows of itself: counted where it happens, in numbers that no thread shares, and handed over once
+//! a turn.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the histograms' buckets, milliseconds.
+const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
+const BUCKETS: usize = BOUNDS_MS.len() + 1;
+
+/// Durations, counted by one thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// By bucket; the last has no bound.
+    buckets: [u64; BUCKETS],
+    sum_us: u64,
+}
+
+impl Counts {
+    /// Counts one.
+    pub(crate) fn add(&mut self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[bucket_of(us)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+}
+
+/// Durations, counted for all to read.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    sum_us: AtomicU64,
+}
+
+fn bucket_of(us: u64) -> usize {
+    BOUNDS_MS.iter().position(|bound| us <= bound * 1_000).unwrap_or(BOUNDS_MS.len())
+}
+
+impl Histogram {
+    /// Counts one.
+    pub(crate) fn add(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[bucket_of(us)].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Adds what somebody has counted.
+    pub(crate) fn take_in(&self, counts: &Counts) {
+        for (bucket, count) in self.buckets.iter().zip(counts.buckets) {
+            if count > 0 {
+                bucket.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        if counts.sum_us > 0 {
+            self.sum_us.fetch_add(counts.sum_us, Ordering::Relaxed);
+        }
+    }
+
+    /// As Prometheus text, in seconds.
+    pub(crate) fn render(&self, text: &mut String, name: &str, help: &str) {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        let mut total = 0;
+        for (bound, count) in BOUNDS_MS.iter().zip(&self.buckets) {
+            total += count.load(Ordering::Relaxed);
+            let bound = *bound as f64 / 1_000.0;
+            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {total}");
+        }
+        total += self.buckets[BOUNDS_MS.len()].load(Ordering::Relaxed);
+        let sum = self.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
+        let _ =
+            writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {total}\n{name}_sum {sum}\n{name}_count {total}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_counted_in_their_buckets() {
+        let histogram = Histogram::default();
+        let mut counts = Counts::default();
+        for us in [900, 900, 900, 5_000, 7_000_000] {
+            counts.add(Duration::from_micros(us));
+        }
+        histogram.take_in(&counts);
+        histogram.add(Duration::from_secs(7));
+        let mut text = String::new();
+        histogram.render(&mut text, "late_seconds", "How late.");
+        for line in [
+            "late_seconds_bucket{le=\"0.001\"} 3",
+            "late_seconds_bucket{le=\"0.002\"} 3",
+            "late_seconds_bucket{le=\"0.005\"} 4",
+            "late_seconds_bucket{le=\"1\"} 4",
+            "late_seconds_bucket{le=\"+Inf\"} 6",
+            "late_seconds_sum 14.0077",
+            "late_seconds_count 6",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}: {text}");
+        }
+    }
+}

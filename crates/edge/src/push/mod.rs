@@ -1,0 +1,625 @@
+//! The push door: one thread, one loop, thousands of endless answers.
+//!
+//! ```text
+//!            ┌───────────────── turn: two milliseconds at most ─────────────────┐
+//!  parts ──► │ halls: whose turn is it? ──► visit ──► one write a listener      │
+//!  bell  ──► │ callers: accept, read, decide ──► answer, or a place in a hall   │ ──► sleep until the next
+//!            │ once a second: who is stuck, late with a head, gone              │     slot or event
+//!            └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Those who listen come first: newcomers have what is left of a turn, and a minimum of it. A listener is a cursor into a
+//! window that all share; nothing is allocated, locked, formatted or logged for a part of a listener. What has to wait
+//! for somebody else (a disk, a window that is being filled) waits beside the loop.
+
+mod conn;
+mod crowd;
+mod door;
+mod hall;
+mod head;
+mod measure;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use axum::response::Response;
+use fanout::Cursor;
+use formats::mp3::icy::{Interleaver, METAINT, TitleBlock};
+use http::{HeaderValue, Method, request};
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+use rand::seq::SliceRandom as _;
+use slab::Slab;
+use tokio::runtime::Handle;
+
+use crate::answer;
+use crate::bell::{Bell, Caller};
+use crate::shared::{Shared, count};
+
+use conn::{Conn, Incoming, Listener, State, Tally};
+use crowd::Crowd;
+use door::{Admitted, Verdict};
+use hall::Hall;
+use head::Received;
+pub(crate) use measure::Histogram;
+
+/// Longest time that goes to those who listen in one turn of the loop, while there are others.
+const LISTENERS_TURN: Duration = Duration::from_micros(1_000);
+/// Longest time that goes to newcomers in one turn.
+const CALLERS_TURN: Duration = Duration::from_micros(700);
+/// Work between two looks at the clock.
+const LOOK_EVERY: u32 = 8;
+/// Longest sleep: the loop shows that it lives.
+const SLEEP: Duration = Duration::from_millis(250);
+/// Time a head has to come in, and an answer to go out, seconds.
+const CALL_S: u32 = 10;
+/// Time a request may wait for a window that is being filled, seconds.
+const PATIENCE_S: u32 = 3;
+/// Time the peer has to close its end after ours is, seconds.
+const PARTING_S: u32 = 2;
+/// Pause after the system has refused a connection for want of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Listeners moved to another rendition in one turn.
+const MOVES: usize = 2_000;
+/// Listeners whose socket has room again who are served in one turn.
+const READY_TURN: usize = 64;
+/// Events taken from the system at once.
+const EVENTS: usize = 1_024;
+/// Bytes read at once.
+const READ_BYTES: usize = 4 * 1024;
+
+const DOOR: Token = Token(usize::MAX);
+const BELL: Token = Token(usize::MAX - 1);
+
+/// What the loop is made of.
+pub(crate) struct Parts {
+    pub(crate) poll: Poll,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) door: TcpListener,
+    /// Connections at once, listeners and others.
+    pub(crate) connections_max: usize,
+    pub(crate) shared: Arc<Shared>,
+    /// Where questions to the disk are asked.
+    pub(crate) runtime: Handle,
+}
+
+/// Makes the poll and the bell that wakes it.
+///
+/// # Errors
+/// Whatever the system says.
+pub(crate) fn poll() -> io::Result<(Poll, Arc<Bell>)> {
+    let poll = Poll::new()?;
+    let bell = Bell::new(mio::Waker::new(poll.registry(), BELL)?);
+    Ok((poll, Arc::new(bell)))
+}
+
+/// The push door.
+pub(crate) struct Push {
+    poll: Poll,
+    bell: Arc<Bell>,
+    /// `None` once nobody is let in any more.
+    door: Option<mio::net::TcpListener>,
+    connections_max: usize,
+    shared: Arc<Shared>,
+    runtime: Handle,
+    crowd: Crowd,
+    halls: Slab<Hall>,
+    generation: u32,
+    /// Connections that do not listen and have something to do. One may be in it twice.
+    callers: VecDeque<u32>,
+    /// Those whose request waits for what is not known yet.
+    waiting: Vec<u32>,
+    /// Whether there may be somebody at the door.
+    knocking: bool,
+    /// Nobody is accepted before this.
+    pause: Option<Instant>,
+    start: Instant,
+    date: HeaderValue,
+    input: Box<[u8]>,
+    /// The next of all connections to be looked at for a move to another rendition.
+    moving: Option<usize>,
+    farewell: Option<Farewell>,
+}
+
+/// Letting everybody go.
+struct Farewell {
+    start: Instant,
+    /// Over this long.
+    length: Duration,
+    /// Who is still here; the last goes first.
+    order: Vec<u32>,
+    total: usize,
+}
+
+impl Push {
+    /// Takes the door.
+    ///
+    /// # Errors
+    /// If it cannot be watched.
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let socket = socket2::SockRef::from(&parts.door);
+        // Who is accepted inherits both. Without a bound of ours the kernel would keep minutes of audio for who takes
+        // none of it.
+        socket.set_send_buffer_size(parts.shared.config.send_buffer)?;
+        socket.set_tcp_nodelay(true)?;
+        let mut door = mio::net::TcpListener::from_std(parts.door);
+        parts.poll.registry().register(&mut door, DOOR, Interest::READABLE)?;
+        Ok(Self {
+            poll: parts.poll,
+            bell: parts.bell,
+            door: Some(door),
+            connections_max: parts.connections_max,
+            shared: parts.shared,
+            runtime: parts.runtime,
+            crowd: Crowd::new(),
+            halls: Slab::new(),
+            generation: 0,
+            callers: VecDeque::new(),
+            waiting: Vec::new(),
+            knocking: true,
+            pause: None,
+            start: Instant::now(),
+            date: HeaderValue::from_static(""),
+            input: vec![0; READ_BYTES].into_boxed_slice(),
+            moving: None,
+            farewell: None,
+        })
+    }
+
+    /// Serves until the doors close and everybody is gone.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let sleep = self.sleep(Instant::now());
+            if let Err(error) = self.poll.poll(&mut events, Some(sleep))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // Nothing an open epoll can say; without it there is no door, and the supervisor makes a new one.
+                tracing::error!(%error, "the push door cannot wait for events");
+                return;
+            }
+            let now = Instant::now();
+            events.iter().for_each(|event| self.sort(event));
+            if self.turn(now) {
+                return;
+            }
+        }
+    }
+
+    /// How long there is nothing to do unless something happens.
+    fn sleep(&mut self, now: Instant) -> Duration {
+        if self.farewell.is_some() {
+            return Duration::from_millis(1);
+        }
+        let is_busy = !self.callers.is_empty() || !self.crowd.ready.is_empty() || self.moving.is_some();
+        if is_busy || (self.knocking && self.may_accept(now)) {
+            return Duration::ZERO;
+        }
+        let elapsed = now - self.start;
+        let dues = self.halls.iter_mut().filter_map(|(_, hall)| hall.rota.next_due());
+        dues.map(|due| due.saturating_sub(elapsed)).fold(SLEEP, Duration::min)
+    }
+
+    /// Puts an event where its work waits.
+    fn sort(&mut self, event: &Event) {
+        let key = match event.token() {
+            BELL => return,
+            DOOR => {
+                self.knocking = true;
+                return;
+            }
+            Token(key) => key,
+        };
+        let Some(conn) = self.crowd.conns.get_mut(key) else { return };
+        if !matches!(conn.state, State::Listening(_)) {
+            self.callers.push_back(key as u32);
+        } else if event.is_readable() && !conn.ignore_incoming(&mut self.input) {
+            self.crowd.gone.push(key as u32);
+        } else if event.is_writable() && conn.is_blocked() {
+            self.crowd.ready.push_back(key as u32);
+        }
+    }
+
+    /// Does what is due. Returns whether everything is over.
+    fn turn(&mut self, now: Instant) -> bool {
+        self.bell.turned(now);
+        let second = u32::try_from((now - self.start).as_secs()).unwrap_or(u32::MAX - 1) + 1;
+        let is_new_second = second != self.crowd.second;
+        self.crowd.second = second;
+        if is_new_second {
+            self.every_second();
+        }
+        if let Some(answers) = self.bell.take() {
+            for (caller, response) in answers {
+                self.take_answer(caller, response);
+            }
+            for (_, hall) in &mut self.halls {
+                if hall.look(now - self.start) {
+                    self.moving = Some(0);
+                }
+            }
+            self.callers.extend(self.waiting.drain(..));
+        }
+        let served = self.serve_listeners(now);
+        self.move_listeners();
+        self.serve_callers(served);
+        self.let_go(now);
+        self.clear_away();
+        self.report(now);
+        self.farewell.as_ref().is_some_and(|farewell| farewell.order.is_empty())
+    }
+
+    fn every_second(&mut self) {
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        self.date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
+        // Patience ends by the clock.
+        self.callers.extend(self.waiting.drain(..));
+        let stuck_s = u32::try_from(self.shared.config.stuck_s).unwrap_or(u32::MAX);
+        let second = self.crowd.second;
+        for (key, conn) in &self.crowd.conns {
+            // Seconds are whole ones: the first has begun before.
+            let whole = (second - conn.since).saturating_sub(1);
+            let limit = match &conn.state {
+                State::Listening(_) if conn.is_blocked() => stuck_s,
+                State::Reading(_) | State::Leaving => CALL_S,
+                State::Parting => PARTING_S,
+                State::Listening(_) | State::Waiting { .. } => continue,
+            };
+            if whole >= limit {
+                self.crowd.gone.push(key as u32);
+                match &conn.state {
+                    State::Listening(_) => count(&self.shared.counters.stuck),
+                    State::Reading(_) => count(&self.shared.counters.heads_late),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    // ---- those who listen ------------------------------------------------------------------------------------------
+
+    /// Visits those whose turn it is. Returns when that was done.
+    fn serve_listeners(&mut self, now: Instant) -> Instant {
+        let end = now + LISTENERS_TURN;
+        let (mut at, mut visits) = (now, 0);
+        for _ in 0..self.crowd.ready.len().min(READY_TURN) {
+            let Some(key) = self.crowd.ready.pop_front() else { break };
+            let is_room = self.crowd.resume(key);
+            if is_room && let Some(hall) = self.hall_of(key) {
+                let live = Arc::clone(&self.halls[hall].live);
+                self.crowd.visit(key, &live.window(), &[]);
+            }
+        }
+        for (_, hall) in &mut self.halls {
+            let live = Arc::clone(&hall.live);
+            let window = live.window();
+            while at < end
+                && let Some(turn) = hall.rota.next(at - self.start)
+            {
+                self.crowd.visit(turn.listener, &window, &[]);
+                visits += 1;
+                if visits % LOOK_EVERY == 0 {
+                    at = Instant::now();
+                }
+                self.crowd.tally.lateness.add((at - self.start).saturating_sub(turn.due));
+            }
+        }
+        if visits == 0 { now } else { Instant::now() }
+    }
+
+    fn hall_of(&self, key: u32) -> Option<usize> {
+        match &self.crowd.conns.get(key as usize)?.state {
+            State::Listening(listener) => Some(usize::from(listener.hall)),
+            _ => None,
+        }
+    }
+
+    /// Moves some of those who are to have another rendition, if anybody is.
+    fn move_listeners(&mut self) {
+        let Some(from) = self.moving else { return };
+        let to = (from + MOVES).min(self.crowd.conns.capacity());
+        for key in from..to {
+            let Some(Conn { state: State::Listening(listener), .. }) = self.crowd.conns.get_mut(key) else {
+                continue;
+            };
+            let hall = &self.halls[usize::from(listener.hall)];
+            let (old, new) = (listener.cursor.rendition(), hall.rendition_for(listener.wanted));
+            if old != new && listener.cursor.switch(new).is_ok() {
+                let (container, tier) = (listener.cursor.container(), listener.cursor.tier());
+                hall.live.listeners.remove(old, container, tier);
+                hall.live.listeners.add(new, container, tier);
+                self.crowd.tally.moved += 1;
+            }
+        }
+        self.moving = (to < self.crowd.conns.capacity()).then_some(to);
+    }
+
+    // ---- those who call --------------------------------------------------------------------------------------------
+
+    fn may_accept(&self, now: Instant) -> bool {
+        self.door.is_some()
+            && self.crowd.conns.len() < self.connections_max
+            && self.pause.is_none_or(|until| until <= now)
+    }
+
+    /// Accepts, reads and answers, those who were here before first.
+    fn serve_callers(&mut self, mut now: Instant) {
+        let end = now + CALLERS_TURN;
+        let mut work: u32 = 0;
+        loop {
+            if let Some(key) = self.callers.pop_front() {
+                self.serve_caller(key);
+            } else if !(self.knocking && self.may_accept(now) && self.accept(now)) {
+                return;
+            }
+            work += 1;
+            if work.is_multiple_of(LOOK_EVERY) {
+                now = Instant::now();
+                if now >= end {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Accepts one connection. Returns whether there may be more.
+    fn accept(&mut self, now: Instant) -> bool {
+        let Some(door) = &self.door else { return false };
+        match door.accept() {
+            Ok((stream, _)) => {
+                self.generation = self.generation.wrapping_add(1);
+                let place = self.crowd.conns.vacant_entry();
+                let token = Token(place.key());
+                let conn = place.insert(Conn::new(stream, self.generation, self.crowd.second));
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                if let Err(error) = self.poll.registry().register(&mut conn.stream, token, interest) {
+                    tracing::warn!(%error, "cannot watch a connection");
+                    self.crowd.gone.push(token.0 as u32);
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.knocking = false;
+                false
+            }
+            Err(error) if backend::http::is_of_the_peer(&error) => true,
+            Err(error) => {
+                count(&self.shared.counters.accepts_failed);
+                tracing::warn!(%error, "cannot accept a connection");
+                self.pause = Some(now + ACCEPT_PAUSE);
+                false
+            }
+        }
+    }
+
+    /// Goes on with one connection as far as it can.
+    fn serve_caller(&mut self, key: u32) {
+        let Some(conn) = self.crowd.conns.get_mut(key as usize) else { return };
+        match &mut conn.state {
+            // It has become one in the meantime.
+            State::Listening(_) => {}
+            State::Reading(_) => self.read_head(key),
+            State::Waiting { asked, .. } => {
+                let asked = *asked;
+                if !conn.ignore_incoming(&mut self.input) {
+                    self.crowd.gone.push(key);
+                } else if !asked
+                    && let State::Waiting { head, .. } = std::mem::replace(&mut conn.state, State::Leaving)
+                {
+                    self.decide(key, head);
+                }
+            }
+            State::Leaving => _ = self.crowd.resume(key),
+            State::Parting => {
+                if !conn.ignore_incoming(&mut self.input) {
+                    self.crowd.gone.push(key);
+                }
+            }
+        }
+    }
+
+    fn read_head(&mut self, key: u32) {
+        loop {
+            let conn = &mut self.crowd.conns[key as usize];
+            let (incoming, count) = conn.receive(&mut self.input);
+            let State::Reading(bytes) = &mut conn.state else { return };
+            match incoming {
+                Incoming::Nothing => return,
+                Incoming::End => {
+                    self.crowd.gone.push(key);
+                    return;
+                }
+                Incoming::Some => bytes.extend_from_slice(&self.input[..count]),
+            }
+            match head::receive(bytes) {
+                Received::Part => {}
+                Received::Whole(head) => {
+                    self.decide(key, head);
+                    return;
+                }
+                Received::Refused(problem) => {
+                    self.answer(key, head::problem(problem), &Method::GET);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Decides about a request that is whole.
+    fn decide(&mut self, key: u32, head: Box<request::Parts>) {
+        let conn = &mut self.crowd.conns[key as usize];
+        if !matches!(conn.state, State::Leaving) {
+            conn.since = self.crowd.second;
+        }
+        let patient = self.crowd.second - conn.since <= PATIENCE_S;
+        match door::decide(&self.shared, &head, patient) {
+            Verdict::Listen(admitted) => self.admit(key, *admitted),
+            Verdict::Answer(mut response) => {
+                answer::shared_headers(&mut response);
+                self.answer(key, response, &head.method);
+            }
+            Verdict::Later => {
+                conn.state = State::Waiting { head, asked: false };
+                self.waiting.push(key);
+            }
+            Verdict::Disk => {
+                let caller = Caller { key, generation: conn.generation };
+                let (shared, bell, question) =
+                    (Arc::clone(&self.shared), Arc::clone(&self.bell), head.clone());
+                conn.state = State::Waiting { head, asked: true };
+                self.runtime.spawn(async move {
+                    let mut response = door::ask_disk(&shared, &question).await;
+                    answer::shared_headers(&mut response);
+                    bell.answer(caller, response);
+                });
+            }
+        }
+    }
+
+    fn take_answer(&mut self, caller: Caller, response: Response) {
+        let Some(conn) = self.crowd.conns.get_mut(caller.key as usize) else { return };
+        if conn.generation == caller.generation
+            && let State::Waiting { head, asked: true } = &conn.state
+        {
+            let method = head.method.clone();
+            self.answer(caller.key, response, &method);
+        }
+    }
+
+    fn answer(&mut self, key: u32, response: Response, method: &Method) {
+        let bytes = head::whole(response, &self.date, method == Method::HEAD);
+        self.crowd.answer(key, &bytes);
+    }
+
+    /// Gives somebody a place among those who listen, and the first burst.
+    fn admit(&mut self, key: u32, admitted: Admitted) {
+        let Admitted { channel, live, rendition, container, tier, start, title, chunked, response } =
+            admitted;
+        let now = self.start.elapsed();
+        let found =
+            self.halls.iter().find(|(_, hall)| Arc::ptr_eq(&hall.live, &live)).map(|(index, _)| index);
+        let index = found.unwrap_or_else(|| self.halls.insert(Hall::new(channel, Arc::clone(&live), now)));
+        let hall = &mut self.halls[index];
+        let slot = hall.rota.add(tier, key);
+        let window = live.window();
+        let cursor = Cursor::open(&window, rendition, container, slot.cadence(), start);
+        let (Ok(mut cursor), Ok(place)) = (cursor, u16::try_from(index)) else {
+            // The start was checked a moment ago, and windows are fewer: cannot be, and costs one caller if it is.
+            drop(window);
+            self.free(slot, index);
+            self.crowd.gone.push(key);
+            return;
+        };
+        // A container that cannot carry it keeps what was asked for.
+        let _ = cursor.switch(hall.rendition_for(rendition));
+        live.listeners.add(cursor.rendition(), container, tier);
+        count(&self.shared.counters.joins);
+        count(&self.shared.counters.listeners);
+        let metadata = title.map(|title| (Interleaver::new(METAINT), TitleBlock::new(&title)));
+        let conn = &mut self.crowd.conns[key as usize];
+        conn.since = self.crowd.second;
+        conn.state = State::Listening(Listener::new(cursor, slot, place, rendition, chunked, metadata));
+        let mut response = response;
+        answer::shared_headers(&mut response);
+        let prefix = head::endless(response, &self.date, chunked);
+        self.crowd.visit(key, &window, &prefix);
+    }
+
+    // ---- those who leave -------------------------------------------------------------------------------------------
+
+    /// Gives a place in a hall back.
+    fn free(&mut self, slot: fanout::Slot, hall: usize) {
+        let rota = &mut self.halls[hall].rota;
+        if let Some(moved) = rota.remove(slot)
+            && let Some(Conn { state: State::Listening(listener), .. }) =
+                self.crowd.conns.get_mut(moved as usize)
+        {
+            listener.slot = slot;
+        }
+        if self.halls[hall].rota.is_empty() {
+            self.halls.remove(hall);
+        }
+    }
+
+    /// Takes a connection out of its hall, if it is in one.
+    fn leave_hall(&mut self, key: u32) {
+        let Some(conn) = self.crowd.conns.get_mut(key as usize) else { return };
+        if !matches!(conn.state, State::Listening(_)) {
+            return;
+        }
+        let State::Listening(listener) = std::mem::replace(&mut conn.state, State::Leaving) else { return };
+        let (hall, cursor) = (usize::from(listener.hall), &listener.cursor);
+        let listeners = &self.halls[hall].live.listeners;
+        listeners.remove(cursor.rendition(), cursor.container(), cursor.tier());
+        self.shared.counters.listeners.fetch_sub(1, Ordering::Relaxed);
+        if !listener.is_complete {
+            count(&self.shared.counters.left);
+        }
+        self.free(listener.slot, hall);
+    }
+
+    /// Closes what is of no use any more.
+    fn clear_away(&mut self) {
+        while let Some(key) = self.crowd.ended.pop() {
+            self.leave_hall(key);
+            if let Some(conn) = self.crowd.conns.get_mut(key as usize) {
+                conn.part(self.crowd.second);
+                // The peer may have closed its end already, and will not say so again.
+                self.callers.push_back(key);
+            }
+        }
+        while let Some(key) = self.crowd.gone.pop() {
+            self.leave_hall(key);
+            // Dropping a connection closes it, and the poll forgets it.
+            self.crowd.conns.try_remove(key as usize);
+        }
+    }
+
+    /// Lets everybody go once the doors are closing, one after the other, so that they do not all come to another edge
+    /// at once.
+    fn let_go(&mut self, now: Instant) {
+        if self.farewell.is_none() && self.shared.closing.is_cancelled() {
+            self.door = None;
+            let mut order: Vec<u32> = self.crowd.conns.iter().map(|(key, _)| key as u32).collect();
+            order.shuffle(&mut rand::rng());
+            let total = order.len();
+            let length = Duration::from_millis(self.shared.config.leave_ms);
+            self.farewell = Some(Farewell { start: now, length, order, total });
+        }
+        let Some(farewell) = &mut self.farewell else { return };
+        let elapsed = now.saturating_duration_since(farewell.start);
+        let left = 1.0 - elapsed.as_secs_f64() / farewell.length.as_secs_f64().max(f64::MIN_POSITIVE);
+        let keep = (farewell.total as f64 * left.max(0.0)) as usize;
+        while farewell.order.len() > keep
+            && let Some(key) = farewell.order.pop()
+        {
+            self.crowd.dismiss(key);
+        }
+    }
+
+    // ---- knowing itself --------------------------------------------------------------------------------------------
+
+    /// Hands over what was counted.
+    fn report(&mut self, began: Instant) {
+        let Tally { bytes, writes, parts, skips, moved, lateness } = std::mem::take(&mut self.crowd.tally);
+        let counters = &self.shared.counters;
+        for (counter, count) in [
+            (&counters.bytes, bytes),
+            (&counters.writes, writes),
+            (&counters.parts_sent, parts),
+            (&counters.skipped_behind, skips.behind),
+            (&counters.skipped_missing, skips.missing),
+            (&counters.moved, moved),
+        ] {
+            if count > 0 {
+                counter.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        counters.lateness.take_in(&lateness);
+        counters.turns.add(began.elapsed());
+    }
+}
