@@ -35,6 +35,7 @@ mod notice;
 mod push;
 mod ranges;
 mod recordings;
+pub mod seal;
 mod shared;
 
 use std::net::{SocketAddr, TcpListener};
