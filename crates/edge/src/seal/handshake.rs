@@ -56,7 +56,9 @@ impl Handshake {
     /// Any ends the connection; the alert for the client, if there is one, is in `outgoing`.
     pub fn advance(&mut self, incoming: &mut Vec<u8>, outgoing: &mut Vec<u8>) -> Result<Progress, TlsError> {
         while self.connection.is_handshaking() {
-            let record = match first_record(&incoming[self.seen..]) {
+            // Whoever takes away what was to be kept has broken the connection.
+            let first = first_record(incoming.get(self.seen..).ok_or(TlsError::Unfinished)?);
+            let record = match first {
                 Record::Missing(expected) if self.taken + expected <= HANDSHAKE_BYTES_MAX => {
                     return Ok(Progress::NeedsMore);
                 }
@@ -70,11 +72,10 @@ impl Handshake {
                 outgoing.extend_from_slice(&plain_alert(AlertDescription::DecodeError));
                 return Err(TlsError::TooLong);
             }
-            let impossible = matches!(first_record(&incoming[self.seen..]), Record::Impossible);
             let mut end = self.seen + record;
             while let Step::Again = self.step(incoming, &mut end, outgoing)? {}
             self.seen = end;
-            if impossible {
+            if matches!(first, Record::Impossible) {
                 outgoing.extend_from_slice(&plain_alert(AlertDescription::RecordOverflow));
                 return Err(TlsError::Refused(AlertDescription::RecordOverflow));
             }
@@ -117,9 +118,12 @@ impl Handshake {
 
     /// What a failed connection still has to send: its alert.
     fn last_words(&mut self, outgoing: &mut Vec<u8>) {
-        while let Ok(ConnectionState::EncodeTlsData(data)) =
-            self.connection.process_tls_records(&mut []).state
-        {
+        // As long as it has something to send it looks at no bytes: after an error it must not see any again.
+        while self.connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(&mut []).state
+            else {
+                return;
+            };
             if encode(data, outgoing).is_err() {
                 return;
             }
@@ -163,6 +167,7 @@ fn encode(
 }
 
 /// What lies at the front of some bytes.
+#[derive(Clone, Copy)]
 enum Record {
     /// A record of this length.
     Whole(usize),

@@ -88,6 +88,11 @@ impl Session {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn key_records_max(&self) -> u64 {
+        self.key_records_max
+    }
+
     /// Appends `plain` to `out` as records of application data, none if it is empty.
     ///
     /// # Errors
