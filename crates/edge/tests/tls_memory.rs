@@ -1,5 +1,6 @@
 //! What a TLS listener costs in memory once its handshake is over, counted at the allocator.
 #![allow(unsafe_code)] // An allocator: it does nothing but count and pass on.
+#![allow(clippy::print_stdout)] // It also says what it counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
