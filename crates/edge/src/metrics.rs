@@ -73,6 +73,16 @@ pub(crate) fn render(shared: &Shared) -> String {
         &one(&counters.stuck),
     );
     family(
+        "handshakes_total",
+        "counter",
+        "TLS handshakes at the push door.",
+        &[
+            (r#"{kind="full"}"#.to_owned(), counters.handshakes_full.load(Ordering::Relaxed)),
+            (r#"{kind="resumed"}"#.to_owned(), counters.handshakes_resumed.load(Ordering::Relaxed)),
+            (r#"{kind="failed"}"#.to_owned(), counters.handshakes_failed.load(Ordering::Relaxed)),
+        ],
+    );
+    family(
         "late_heads_total",
         "counter",
         "Connections closed because no whole request came in time.",

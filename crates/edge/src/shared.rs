@@ -9,6 +9,7 @@ use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
 use backend::bus::Bus;
 use backend::keys::Keys;
 use model::EventSlug;
+use rustls::ServerConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,10 @@ pub(crate) struct Counters {
     pub(crate) stuck: AtomicU64,
     /// Connections closed because no whole head came in time.
     pub(crate) heads_late: AtomicU64,
+    /// Handshakes of the push door, and those of them whose client came back with a ticket.
+    pub(crate) handshakes_full: AtomicU64,
+    pub(crate) handshakes_resumed: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
     /// Connections that the system could not give us.
     pub(crate) accepts_failed: AtomicU64,
     /// Time from each listener's turn to its write.
@@ -87,6 +92,7 @@ pub(crate) struct Shared {
     /// Whether origin has spoken since the start, or was given time enough to.
     oriented: watch::Sender<bool>,
     keys: Keys,
+    push_tls: RwLock<Option<Arc<ServerConfig>>>,
     tickets: RwLock<Option<TicketKeys>>,
     channels: RwLock<BTreeMap<EventSlug, Arc<Channel>>>,
 }
@@ -121,6 +127,7 @@ impl Shared {
             closing: parts.closing,
             oriented: watch::Sender::new(false),
             keys: parts.keys,
+            push_tls: RwLock::new(None),
             tickets: RwLock::new(None),
             channels: RwLock::default(),
         };
@@ -150,6 +157,11 @@ impl Shared {
     pub(crate) async fn oriented(&self) {
         // The sender lives as long as this.
         let _ = self.oriented.subscribe().wait_for(|oriented| *oriented).await;
+    }
+
+    /// What new handshakes at the push door are made with; `None` if it speaks plain HTTP.
+    pub(crate) fn push_tls(&self) -> Option<Arc<ServerConfig>> {
+        self.push_tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the keys of tickets again, a file of some bytes. On failure those known stay.

@@ -1,21 +1,26 @@
 //! One connection at the push door: what it is doing, and how bytes come in and go out.
 
 use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
 
 use fanout::{Cursor, Output, Skips, Slot, Step, Window};
 use formats::mp3::icy::{Interleaver, TitleBlock};
 use http::request;
 use mio::net::TcpStream;
 use model::Rendition;
+use rustls::ServerConfig;
 
 use super::head::BodyWriter;
 use super::measure::Counts;
+use crate::seal::{self, Handshake, Opened, Session, TlsError};
 
 /// Bytes made for a listener at once. What a socket does not take of them is kept, so this bounds what a slow listener
 /// costs beside the kernel's buffer.
 const FLUSH_BYTES: usize = 16 * 1024;
 /// Bytes one listener gets in one turn before others have theirs.
 const VISIT_BYTES: usize = 4 * FLUSH_BYTES;
+/// Bytes read at once.
+const READ_BYTES: usize = 4 * 1024;
 /// Bytes a listener may send after its request, which nobody wants; a player sends none.
 const NOISE_BYTES: u32 = 64 * 1024;
 
@@ -29,12 +34,16 @@ pub(crate) struct Conn {
     pub(crate) since: u32,
     /// What the socket has not taken yet.
     unsent: Option<Box<Unsent>>,
+    /// What makes records of bytes, after a handshake.
+    tls: Option<Box<Tls>>,
     pub(crate) state: State,
 }
 
 /// What a connection is doing.
 #[derive(Debug)]
 pub(crate) enum State {
+    /// It agrees on keys.
+    Shaking(Box<Shaking>),
     /// Its request is coming in.
     Reading(Vec<u8>),
     /// Its request is here, and waits for what nobody knows yet. `asked` once the disk is looked at.
@@ -45,6 +54,61 @@ pub(crate) enum State {
     Leaving,
     /// Everything is out, and so is our end; the peer's is awaited, or the answer might be lost (RFC 9112 section 9.6).
     Parting,
+}
+
+/// A handshake on its way.
+pub(crate) struct Shaking {
+    handshake: Handshake,
+    /// What came in and was not taken yet.
+    incoming: Vec<u8>,
+}
+
+impl std::fmt::Debug for Shaking {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shaking").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Tls {
+    session: Session,
+    /// A record that is not whole yet.
+    incoming: Vec<u8>,
+}
+
+/// How far a handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shaken {
+    /// The peer has to say more.
+    Waits,
+    /// It has keys, and its request may be read. Whether it came back with a ticket.
+    Established { resumed: bool },
+    /// It failed; what there was to say has been said.
+    Failed,
+}
+
+/// Room that connections share while something is done for them.
+#[derive(Debug)]
+pub(crate) struct Room {
+    raw: Box<[u8]>,
+    /// What came in.
+    pub(crate) input: Vec<u8>,
+    /// What is to go out.
+    pub(crate) output: Vec<u8>,
+    /// The same as records, or what the protocol itself has to say.
+    sealed: Vec<u8>,
+}
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        let output = || Vec::with_capacity(8 * FLUSH_BYTES);
+        Self {
+            raw: vec![0; READ_BYTES].into(),
+            input: Vec::with_capacity(READ_BYTES),
+            output: output(),
+            sealed: output(),
+        }
+    }
 }
 
 /// A listener.
@@ -116,8 +180,24 @@ pub(crate) enum Incoming {
 }
 
 impl Conn {
-    pub(crate) fn new(stream: TcpStream, generation: u32, since: u32) -> Self {
-        Self { stream, generation, since, unsent: None, state: State::Reading(Vec::new()) }
+    /// A new one; with `tls` its handshake comes first.
+    ///
+    /// # Errors
+    /// If no handshake can be begun with this configuration.
+    pub(crate) fn new(
+        stream: TcpStream,
+        generation: u32,
+        since: u32,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Self, TlsError> {
+        let state = match tls {
+            None => State::Reading(Vec::new()),
+            Some(config) => {
+                let handshake = Handshake::new(config)?;
+                State::Shaking(Box::new(Shaking { handshake, incoming: Vec::new() }))
+            }
+        };
+        Ok(Self { stream, generation, since, unsent: None, tls: None, state })
     }
 
     /// Whether its socket is full.
@@ -125,30 +205,93 @@ impl Conn {
         self.unsent.is_some()
     }
 
-    /// Reads what has come in, at most what fits the buffer's spare room.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> (Incoming, usize) {
+    /// Goes on with the handshake as far as what came in allows.
+    pub(crate) fn shake(&mut self, room: &mut Room, now: u32) -> Shaken {
         loop {
-            return match self.stream.read(buffer) {
-                Ok(0) => (Incoming::End, 0),
-                Ok(count) => (Incoming::Some, count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Incoming::Nothing, 0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => (Incoming::End, 0),
-            };
+            let State::Shaking(shaking) = &mut self.state else { return Shaken::Waits };
+            let (read, count) = read(&mut self.stream, &mut room.raw);
+            if read == Incoming::End {
+                return Shaken::Failed;
+            }
+            shaking.incoming.extend_from_slice(&room.raw[..count]);
+            room.sealed.clear();
+            let progress = shaking.handshake.advance(&mut shaking.incoming, &mut room.sealed);
+            let is_sent = self.send_records(&room.sealed, now) != Progress::Gone;
+            match progress {
+                Ok(seal::Progress::Established) if is_sent => break,
+                Ok(seal::Progress::NeedsMore) if is_sent && count < room.raw.len() => return Shaken::Waits,
+                Ok(seal::Progress::NeedsMore) if is_sent => {}
+                Ok(_) | Err(_) => return Shaken::Failed,
+            }
+        }
+        let State::Shaking(shaking) = std::mem::replace(&mut self.state, State::Reading(Vec::new())) else {
+            return Shaken::Failed;
+        };
+        let Shaking { handshake, incoming } = *shaking;
+        let resumed = handshake.resumed().unwrap_or(false);
+        match handshake.finish() {
+            Ok(session) => {
+                self.tls = Some(Box::new(Tls { session, incoming }));
+                Shaken::Established { resumed }
+            }
+            Err(_) => Shaken::Failed,
         }
     }
 
-    /// Throws away what a listener says; `false` if it is gone or says too much.
-    pub(crate) fn ignore_incoming(&mut self, buffer: &mut [u8]) -> bool {
+    /// Reads what has come in into [`Room::input`], one read at most.
+    pub(crate) fn receive(&mut self, room: &mut Room, now: u32) -> Incoming {
+        room.input.clear();
+        let Some(tls) = &mut self.tls else {
+            let (incoming, count) = read(&mut self.stream, &mut room.raw);
+            room.input.extend_from_slice(&room.raw[..count]);
+            return incoming;
+        };
+        // A request often comes with the end of the handshake: first what is here already.
+        let mut incoming = Incoming::Some;
         loop {
-            let (incoming, count) = self.receive(buffer);
-            match incoming {
+            room.sealed.clear();
+            let opened = tls.session.open(&mut tls.incoming, &mut room.sealed, &mut room.input);
+            if tls.incoming.is_empty() {
+                tls.incoming = Vec::new();
+            }
+            if !room.sealed.is_empty() {
+                break self.answer_protocol(room, opened.is_ok(), now);
+            }
+            match opened {
+                Ok(Opened::Open) if !room.input.is_empty() || incoming == Incoming::Nothing => {}
+                Ok(Opened::Open) => {
+                    let (read, count) = read(&mut self.stream, &mut room.raw);
+                    tls.incoming.extend_from_slice(&room.raw[..count]);
+                    match read {
+                        Incoming::Some => continue,
+                        Incoming::Nothing => incoming = Incoming::Nothing,
+                        Incoming::End => incoming = Incoming::End,
+                    }
+                }
+                Ok(Opened::Closed) | Err(_) => incoming = Incoming::End,
+            }
+            break incoming;
+        }
+    }
+
+    fn answer_protocol(&mut self, room: &Room, is_open: bool, now: u32) -> Incoming {
+        match self.send_records(&room.sealed, now) {
+            Progress::Gone => Incoming::End,
+            _ if is_open => Incoming::Some,
+            _ => Incoming::End,
+        }
+    }
+
+    /// Throws away what a peer says; `false` if it is gone or says too much.
+    pub(crate) fn ignore_incoming(&mut self, room: &mut Room, now: u32) -> bool {
+        loop {
+            match self.receive(room, now) {
                 Incoming::Nothing => return true,
                 Incoming::End => return false,
                 Incoming::Some => {}
             }
             if let State::Listening(listener) = &mut self.state {
-                listener.noise = listener.noise.saturating_add(count as u32);
+                listener.noise = listener.noise.saturating_add(room.input.len() as u32);
                 if listener.noise > NOISE_BYTES {
                     return false;
                 }
@@ -156,16 +299,33 @@ impl Conn {
         }
     }
 
-    /// Sends bytes; what the socket does not take is kept. Nothing may be waiting.
-    pub(crate) fn send(&mut self, bytes: &[u8], now: u32) -> Progress {
-        debug_assert!(self.unsent.is_none(), "bytes go out in their order");
+    /// Sends [`Room::output`]; what the socket does not take is kept.
+    pub(crate) fn send(&mut self, room: &mut Room, now: u32) -> Progress {
+        let Some(tls) = &mut self.tls else { return self.send_records(&room.output, now) };
+        room.sealed.clear();
+        match tls.session.seal(&room.output, &mut room.sealed) {
+            Ok(()) => self.send_records(&room.sealed, now),
+            Err(_) => Progress::Gone,
+        }
+    }
+
+    /// Sends bytes as they are, after those that wait.
+    fn send_records(&mut self, bytes: &[u8], now: u32) -> Progress {
+        if let Some(unsent) = &mut self.unsent {
+            unsent.bytes.extend_from_slice(bytes);
+            return Progress::Full;
+        }
+        if bytes.is_empty() {
+            return Progress::Done;
+        }
         match write(&mut self.stream, bytes) {
-            Ok(count) if count == bytes.len() => {
-                self.since = now;
-                Progress::Done
-            }
             Ok(count) => {
-                self.since = now;
+                if count > 0 {
+                    self.since = now;
+                }
+                if count == bytes.len() {
+                    return Progress::Done;
+                }
                 self.unsent = Some(Box::new(Unsent { bytes: bytes[count..].to_vec(), at: 0 }));
                 Progress::Full
             }
@@ -196,51 +356,59 @@ impl Conn {
     pub(crate) fn visit(
         &mut self,
         window: &Window,
-        scratch: &mut Vec<u8>,
+        room: &mut Room,
         prefix: &[u8],
         now: u32,
         tally: &mut Tally,
     ) -> Progress {
-        if self.unsent.is_some() {
+        if self.unsent.is_some() && prefix.is_empty() {
             return Progress::Full;
         }
         let mut sent = 0;
-        scratch.clear();
-        scratch.extend_from_slice(prefix);
+        room.output.clear();
+        room.output.extend_from_slice(prefix);
         loop {
             let State::Listening(listener) = &mut self.state else { return Progress::Done };
             if !listener.is_complete {
-                listener.gather(window, scratch, tally);
+                listener.gather(window, &mut room.output, tally);
             }
             let is_complete = listener.is_complete;
             let done = if is_complete { Progress::Ended } else { Progress::Done };
-            if scratch.is_empty() {
+            if room.output.is_empty() {
                 return done;
             }
-            let length = scratch.len();
+            let length = room.output.len();
             sent += length;
             tally.bytes += length as u64;
             tally.writes += 1;
-            match self.send(scratch, now) {
+            match self.send(room, now) {
                 Progress::Done if is_complete || length < FLUSH_BYTES => return done,
                 Progress::Done if sent >= VISIT_BYTES => return Progress::More,
-                Progress::Done => scratch.clear(),
+                Progress::Done => room.output.clear(),
                 other => return other,
             }
         }
     }
 
-    /// From now on only the peer's end is awaited.
-    pub(crate) fn part(&mut self, now: u32) {
-        self.shut_down();
-        self.state = State::Parting;
-        self.since = now;
+    /// Says that nothing more will come from us, if everything before is out.
+    pub(crate) fn shut_down(&mut self, room: &mut Room, now: u32) {
+        room.sealed.clear();
+        if let Some(tls) = &mut self.tls
+            && tls.session.close(&mut room.sealed).is_ok()
+        {
+            self.send_records(&room.sealed, now);
+        }
+        if self.unsent.is_none() {
+            // Fails only if the peer is gone already.
+            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        }
     }
 
-    /// Says that nothing more will come from us.
-    pub(crate) fn shut_down(&self) {
-        // Fails only if the peer is gone already.
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    /// From now on only the peer's end is awaited.
+    pub(crate) fn part(&mut self, room: &mut Room, now: u32) {
+        self.shut_down(room, now);
+        self.state = State::Parting;
+        self.since = now;
     }
 }
 
@@ -291,6 +459,19 @@ impl Listener {
         let after = self.cursor.skips();
         tally.skips.behind += after.behind - before.behind;
         tally.skips.missing += after.missing - before.missing;
+    }
+}
+
+/// Reads once.
+fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> (Incoming, usize) {
+    loop {
+        return match stream.read(buffer) {
+            Ok(0) => (Incoming::End, 0),
+            Ok(count) => (Incoming::Some, count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (Incoming::Nothing, 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => (Incoming::End, 0),
+        };
     }
 }
 

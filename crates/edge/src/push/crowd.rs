@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use fanout::Window;
 use slab::Slab;
 
-use super::conn::{Conn, Progress, State, Tally};
+use super::conn::{Conn, Progress, Room, State, Tally};
 use super::head;
 
 /// All connections.
@@ -21,7 +21,7 @@ pub(crate) struct Crowd {
     /// Whole seconds of the loop's clock.
     pub(crate) second: u32,
     pub(crate) tally: Tally,
-    scratch: Vec<u8>,
+    pub(crate) room: Room,
 }
 
 impl Crowd {
@@ -33,14 +33,14 @@ impl Crowd {
             ended: Vec::new(),
             second: 0,
             tally: Tally::default(),
-            scratch: Vec::with_capacity(64 * 1024),
+            room: Room::new(),
         }
     }
 
     /// Gives a listener what there is for it, `prefix` first.
     pub(crate) fn visit(&mut self, key: u32, window: &Window, prefix: &[u8]) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        let progress = conn.visit(window, &mut self.scratch, prefix, self.second, &mut self.tally);
+        let progress = conn.visit(window, &mut self.room, prefix, self.second, &mut self.tally);
         self.went(key, progress);
     }
 
@@ -60,7 +60,9 @@ impl Crowd {
     pub(crate) fn answer(&mut self, key: u32, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         conn.state = State::Leaving;
-        let progress = match conn.send(bytes, self.second) {
+        self.room.output.clear();
+        self.room.output.extend_from_slice(bytes);
+        let progress = match conn.send(&mut self.room, self.second) {
             Progress::Done => Progress::Ended,
             other => other,
         };
@@ -74,11 +76,11 @@ impl Crowd {
         if let State::Listening(listener) = &mut conn.state
             && !is_blocked
         {
-            self.scratch.clear();
-            head::BodyWriter::new(&mut self.scratch, listener.chunked).finish(true);
+            self.room.output.clear();
+            head::BodyWriter::new(&mut self.room.output, listener.chunked).finish(true);
             listener.is_complete = true;
-            if conn.send(&self.scratch, self.second) == Progress::Done {
-                conn.shut_down();
+            if conn.send(&mut self.room, self.second) == Progress::Done {
+                conn.shut_down(&mut self.room, self.second);
             }
         }
         self.gone.push(key);
@@ -92,7 +94,7 @@ impl Crowd {
             Progress::Ended => match self.conns.get_mut(key as usize) {
                 // It has a place in a hall, which is not ours to give back.
                 Some(Conn { state: State::Listening(_), .. }) => self.ended.push(key),
-                Some(conn) => conn.part(self.second),
+                Some(conn) => conn.part(&mut self.room, self.second),
                 None => {}
             },
         }

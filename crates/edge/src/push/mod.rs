@@ -40,7 +40,7 @@ use crate::answer;
 use crate::bell::{Bell, Caller};
 use crate::shared::{Shared, count};
 
-use conn::{Conn, Incoming, Listener, State, Tally};
+use conn::{Conn, Incoming, Listener, Shaken, State, Tally};
 use crowd::Crowd;
 use door::{Admitted, Verdict};
 use hall::Hall;
@@ -69,8 +69,6 @@ const MOVES: usize = 2_000;
 const READY_TURN: usize = 64;
 /// Events taken from the system at once.
 const EVENTS: usize = 1_024;
-/// Bytes read at once.
-const READ_BYTES: usize = 4 * 1024;
 
 const DOOR: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
@@ -119,7 +117,6 @@ pub(crate) struct Push {
     pause: Option<Instant>,
     start: Instant,
     date: HeaderValue,
-    input: Box<[u8]>,
     /// The next of all connections to be looked at for a move to another rendition.
     moving: Option<usize>,
     farewell: Option<Farewell>,
@@ -164,7 +161,6 @@ impl Push {
             pause: None,
             start: Instant::now(),
             date: HeaderValue::from_static(""),
-            input: vec![0; READ_BYTES].into_boxed_slice(),
             moving: None,
             farewell: None,
         })
@@ -206,6 +202,7 @@ impl Push {
 
     /// Puts an event where its work waits.
     fn sort(&mut self, event: &Event) {
+        let Crowd { conns, room, second, .. } = &mut self.crowd;
         let key = match event.token() {
             BELL => return,
             DOOR => {
@@ -214,10 +211,10 @@ impl Push {
             }
             Token(key) => key,
         };
-        let Some(conn) = self.crowd.conns.get_mut(key) else { return };
+        let Some(conn) = conns.get_mut(key) else { return };
         if !matches!(conn.state, State::Listening(_)) {
             self.callers.push_back(key as u32);
-        } else if event.is_readable() && !conn.ignore_incoming(&mut self.input) {
+        } else if event.is_readable() && !conn.ignore_incoming(room, *second) {
             self.crowd.gone.push(key as u32);
         } else if event.is_writable() && conn.is_blocked() {
             self.crowd.ready.push_back(key as u32);
@@ -265,7 +262,7 @@ impl Push {
             let whole = (second - conn.since).saturating_sub(1);
             let limit = match &conn.state {
                 State::Listening(_) if conn.is_blocked() => stuck_s,
-                State::Reading(_) | State::Leaving => CALL_S,
+                State::Shaking(_) | State::Reading(_) | State::Leaving => CALL_S,
                 State::Parting => PARTING_S,
                 State::Listening(_) | State::Waiting { .. } => continue,
             };
@@ -273,7 +270,7 @@ impl Push {
                 self.crowd.gone.push(key as u32);
                 match &conn.state {
                     State::Listening(_) => count(&self.shared.counters.stuck),
-                    State::Reading(_) => count(&self.shared.counters.heads_late),
+                    State::Shaking(_) | State::Reading(_) => count(&self.shared.counters.heads_late),
                     _ => {}
                 }
             }
@@ -352,12 +349,13 @@ impl Push {
         let mut work: u32 = 0;
         loop {
             if let Some(key) = self.callers.pop_front() {
-                self.serve_caller(key);
+                work += self.serve_caller(key);
             } else if !(self.knocking && self.may_accept(now) && self.accept(now)) {
                 return;
             }
             work += 1;
-            if work.is_multiple_of(LOOK_EVERY) {
+            if work >= LOOK_EVERY {
+                work = 0;
                 now = Instant::now();
                 if now >= end {
                     return;
@@ -372,9 +370,18 @@ impl Push {
         match door.accept() {
             Ok((stream, _)) => {
                 self.generation = self.generation.wrapping_add(1);
+                let tls = self.shared.push_tls();
+                let conn = match Conn::new(stream, self.generation, self.crowd.second, tls) {
+                    Ok(conn) => conn,
+                    Err(error) => {
+                        tracing::warn!(%error, "a handshake cannot be begun");
+                        count(&self.shared.counters.handshakes_failed);
+                        return true;
+                    }
+                };
                 let place = self.crowd.conns.vacant_entry();
                 let token = Token(place.key());
-                let conn = place.insert(Conn::new(stream, self.generation, self.crowd.second));
+                let conn = place.insert(conn);
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 if let Err(error) = self.poll.registry().register(&mut conn.stream, token, interest) {
                     tracing::warn!(%error, "cannot watch a connection");
@@ -396,16 +403,32 @@ impl Push {
         }
     }
 
-    /// Goes on with one connection as far as it can.
-    fn serve_caller(&mut self, key: u32) {
-        let Some(conn) = self.crowd.conns.get_mut(key as usize) else { return };
+    /// Goes on with one connection as far as it can. Returns how much more than a little that took.
+    fn serve_caller(&mut self, key: u32) -> u32 {
+        let Crowd { conns, room, second, .. } = &mut self.crowd;
+        let Some(conn) = conns.get_mut(key as usize) else { return 0 };
         match &mut conn.state {
             // It has become one in the meantime.
             State::Listening(_) => {}
+            State::Shaking(_) => {
+                match conn.shake(room, *second) {
+                    Shaken::Waits => {}
+                    Shaken::Established { resumed } => {
+                        let counters = &self.shared.counters;
+                        count(if resumed { &counters.handshakes_resumed } else { &counters.handshakes_full });
+                        self.read_head(key);
+                    }
+                    Shaken::Failed => {
+                        count(&self.shared.counters.handshakes_failed);
+                        self.crowd.gone.push(key);
+                    }
+                }
+                return LOOK_EVERY;
+            }
             State::Reading(_) => self.read_head(key),
             State::Waiting { asked, .. } => {
                 let asked = *asked;
-                if !conn.ignore_incoming(&mut self.input) {
+                if !conn.ignore_incoming(room, *second) {
                     self.crowd.gone.push(key);
                 } else if !asked
                     && let State::Waiting { head, .. } = std::mem::replace(&mut conn.state, State::Leaving)
@@ -415,17 +438,19 @@ impl Push {
             }
             State::Leaving => _ = self.crowd.resume(key),
             State::Parting => {
-                if !conn.ignore_incoming(&mut self.input) {
+                if !conn.ignore_incoming(room, *second) {
                     self.crowd.gone.push(key);
                 }
             }
         }
+        0
     }
 
     fn read_head(&mut self, key: u32) {
         loop {
-            let conn = &mut self.crowd.conns[key as usize];
-            let (incoming, count) = conn.receive(&mut self.input);
+            let Crowd { conns, room, second, .. } = &mut self.crowd;
+            let conn = &mut conns[key as usize];
+            let incoming = conn.receive(room, *second);
             let State::Reading(bytes) = &mut conn.state else { return };
             match incoming {
                 Incoming::Nothing => return,
@@ -433,7 +458,7 @@ impl Push {
                     self.crowd.gone.push(key);
                     return;
                 }
-                Incoming::Some => bytes.extend_from_slice(&self.input[..count]),
+                Incoming::Some => bytes.extend_from_slice(&room.input),
             }
             match head::receive(bytes) {
                 Received::Part => {}
@@ -567,7 +592,7 @@ impl Push {
         while let Some(key) = self.crowd.ended.pop() {
             self.leave_hall(key);
             if let Some(conn) = self.crowd.conns.get_mut(key as usize) {
-                conn.part(self.crowd.second);
+                conn.part(&mut self.crowd.room, self.crowd.second);
                 // The peer may have closed its end already, and will not say so again.
                 self.callers.push_back(key);
             }
