@@ -11,6 +11,7 @@
 //! | [`keys`] | private keys, made once, readable by their owner alone |
 //! | [`clock`] | both clocks of the machine |
 //! | [`http`] | listening sockets and the accept loop with its limits |
+//! | [`tls`] | the certificate of all doors, reloaded, and session tickets that all processes share |
 //! | [`problem`] | errors as RFC 9457 has them |
 //! | [`child`] | the sign of life a role gives its supervisor |
 //!
@@ -28,4 +29,5 @@ pub mod keys;
 pub mod objects;
 pub mod problem;
 pub mod store;
+pub mod tls;
 pub mod wire;

@@ -1,0 +1,367 @@
+//! TLS of all doors: one certificate, reloaded when its files change, and tickets that every process of a deployment
+//! understands.
+//!
+//! ```text
+//! certificate, key ──► Resolver ─┐
+//!                                ├──► ServerConfig of each kind of door
+//! keys/tickets ─HKDF─► Tickets ──┘
+//! ```
+//!
+//! The configurations of doors never change. What they refer to does, under [`Tls::reload_if_changed`]: new handshakes
+//! use the new certificate and the new keys, connections that exist do not notice. A certificate that cannot be used
+//! leaves the one in use where it is, and says so once.
+//!
+//! Only TLS 1.3 and, where old players must be served, 1.2 with ephemeral keys and AEAD; key exchange by
+//! X25519MLKEM768, X25519 or P-256. Our order of cipher suites is kept.
+
+mod certificate;
+mod config;
+mod own;
+#[cfg(test)]
+mod tests;
+mod tickets;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use tokio_util::sync::CancellationToken;
+
+pub use certificate::{Certificate, CertificateError, Facts};
+pub use config::{TlsConfig, TlsConfigError};
+pub use own::OwnCertificate;
+pub use tickets::{TICKET_LIFETIME_S, Tickets};
+
+use crate::keys::{KeyError, Keys};
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is tried to make a new certificate for one that ends.
+const RENEW_EVERY: Duration = Duration::from_secs(3_600);
+
+/// A kind of door: what is spoken behind the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Pushed streams: TLS 1.3 only, HTTP/1.1, keys may be taken out after the handshake.
+    Push,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 and 1.1.
+    Http2,
+}
+
+/// Why TLS cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate or its key.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The keys of tickets.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+}
+
+/// TLS of one process.
+#[derive(Debug)]
+pub struct Tls {
+    source: Source,
+    keys: Keys,
+    resolver: Arc<Resolver>,
+    push_tickets: Arc<Tickets>,
+    http_tickets: Arc<Tickets>,
+    push: Arc<ServerConfig>,
+    http1: Arc<ServerConfig>,
+    http2: Arc<ServerConfig>,
+    watch: Mutex<Watch>,
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    Files { certificate: PathBuf, key: PathBuf },
+    Own { file: PathBuf, names: Vec<String> },
+}
+
+/// What was seen when it was last looked.
+#[derive(Debug)]
+struct Watch {
+    looked: Option<Instant>,
+    /// When it was last tried to make a new certificate for one that ends.
+    renewed: Option<Instant>,
+    certificate: Stamp,
+    tickets: Option<SystemTime>,
+}
+
+/// What tells one state of the certificate's files from another: of each its time, length and inode.
+type Stamp = [Option<(SystemTime, u64, u64)>; 2];
+
+impl Tls {
+    /// Reads or makes what `config` names, `None` if TLS is off. `data` is the data directory.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn open(config: &TlsConfig, data: &Path) -> Result<Option<Self>, TlsError> {
+        let keys = Keys::open(&data.join("keys"))?;
+        let source = match (&config.certificate, &config.key) {
+            (Some(certificate), Some(key)) => {
+                Source::Files { certificate: certificate.clone(), key: key.clone() }
+            }
+            _ if config.self_signed => {
+                Source::Own { file: data.join(own::FILE), names: own::names(&config.names) }
+            }
+            _ => return Ok(None),
+        };
+        // Made if they are missing.
+        keys.tickets()?;
+        // Taken before the files are read: what changes meanwhile is read again.
+        let mut watch = Watch {
+            looked: None,
+            renewed: None,
+            certificate: source.stamp(),
+            tickets: keys.tickets_changed_at(),
+        };
+        let certificate = source.open(SystemTime::now())?;
+        certificate.say();
+        if matches!(source, Source::Own { .. }) {
+            watch.certificate = source.stamp();
+        }
+        let ticket_keys = keys.tickets()?;
+        let resolver = Arc::new(Resolver::new(certificate));
+        let push_tickets = Arc::new(Tickets::new("push", &ticket_keys));
+        let http_tickets = Arc::new(Tickets::new("http", &ticket_keys));
+        let server =
+            |door, tickets: &Arc<Tickets>| Arc::new(server_config(door, resolver.clone(), tickets.clone()));
+        Ok(Some(Self {
+            push: server(Door::Push, &push_tickets),
+            http1: server(Door::Http1, &http_tickets),
+            http2: server(Door::Http2, &http_tickets),
+            source,
+            keys,
+            resolver,
+            push_tickets,
+            http_tickets,
+            watch: Mutex::new(watch),
+        }))
+    }
+
+    /// What a door begins its handshakes with; the same as long as this lives.
+    pub fn config(&self, door: Door) -> Arc<ServerConfig> {
+        match door {
+            Door::Push => &self.push,
+            Door::Http1 => &self.http1,
+            Door::Http2 => &self.http2,
+        }
+        .clone()
+    }
+
+    /// The certificate in use.
+    pub fn certificate(&self) -> Arc<Certificate> {
+        self.resolver.certificate()
+    }
+
+    /// Looks once a second at the most whether the certificate or the keys of tickets were changed, and takes over
+    /// what can be used; says what cannot, once. Whether anything was taken over. Touches the disk: not for a thread
+    /// that serves listeners.
+    pub fn reload_if_changed(&self, now: Instant) -> bool {
+        self.reload_if_changed_at(now, SystemTime::now())
+    }
+
+    fn reload_if_changed_at(&self, now: Instant, civil: SystemTime) -> bool {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_EVERY) {
+            return false;
+        }
+        watch.looked = Some(now);
+        let mut changed = false;
+
+        let stamp = self.source.stamp();
+        let outdated = matches!(self.source, Source::Own { .. })
+            && own::is_outdated(&self.certificate(), civil)
+            && watch.renewed.is_none_or(|renewed| now.saturating_duration_since(renewed) >= RENEW_EVERY);
+        if outdated {
+            watch.renewed = Some(now);
+        }
+        if outdated || stamp != watch.certificate {
+            match self.source.reload(civil) {
+                Ok(certificate) => {
+                    certificate.say();
+                    self.resolver.set(certificate);
+                    changed = true;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the changed certificate cannot be used; the one before stays in use");
+                }
+            }
+            watch.certificate = match self.source {
+                // If they changed again while they were read, they are read again.
+                Source::Files { .. } => stamp,
+                // It may just have been made.
+                Source::Own { .. } => self.source.stamp(),
+            };
+        }
+
+        let tickets = self.keys.tickets_changed_at();
+        if tickets != watch.tickets {
+            match self.keys.tickets() {
+                Ok(keys) => {
+                    self.push_tickets.set(&keys);
+                    self.http_tickets.set(&keys);
+                    changed = true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the keys of tickets cannot be read; those before stay in use")
+                }
+            }
+            watch.tickets = tickets;
+        }
+        changed
+    }
+
+    /// [`Tls::reload_if_changed`] every second until `shutdown`.
+    pub async fn keep_fresh(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut seconds = tokio::time::interval(LOOK_EVERY);
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = seconds.tick() => {}
+            }
+            let tls = self.clone();
+            // Ends only with the runtime.
+            let _ = tokio::task::spawn_blocking(move || tls.reload_if_changed(Instant::now())).await;
+        }
+    }
+}
+
+impl Source {
+    fn stamp(&self) -> Stamp {
+        match self {
+            Self::Files { certificate, key } => [stamp(certificate), stamp(key)],
+            Self::Own { file, .. } => [stamp(file), None],
+        }
+    }
+
+    fn open(&self, now: SystemTime) -> Result<Certificate, CertificateError> {
+        match self {
+            Self::Files { certificate, key } => Certificate::load(certificate, key),
+            Self::Own { file, names } => own::load_or_make(file, names, now, |found| found.covers(names)),
+        }
+    }
+
+    fn reload(&self, now: SystemTime) -> Result<Certificate, CertificateError> {
+        match self {
+            Self::Files { .. } => self.open(now),
+            // Whoever replaced it may have had other names in mind: there is no use in quarrelling.
+            Self::Own { file, names } => own::load_or_make(file, names, now, |_| true),
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// Our choice of what `aws-lc-rs` can do.
+pub fn provider() -> CryptoProvider {
+    use aws_lc_rs::cipher_suite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    };
+    use aws_lc_rs::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    use aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
+    CryptoProvider {
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1],
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+/// What a door of this kind begins its handshakes with.
+///
+/// # Panics
+/// Never: the protocol versions are those of [`provider`].
+pub fn server_config(
+    door: Door,
+    certificate: Arc<dyn ResolvesServerCert>,
+    tickets: Arc<dyn ProducesTickets>,
+) -> ServerConfig {
+    let (versions, protocols): (&[&SupportedProtocolVersion], &[&[u8]]) = match door {
+        Door::Push => (&[&TLS13], &[b"http/1.1"]),
+        Door::Http1 => (&[&TLS13, &TLS12], &[b"http/1.1"]),
+        Door::Http2 => (&[&TLS13, &TLS12], &[b"h2", b"http/1.1"]),
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(versions)
+        .expect("our provider has suites and groups for both versions")
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    config.ignore_client_order = true;
+    // Tickets are all that is kept of a session, and clients keep them.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = tickets;
+    // A player opens one connection here and one more after a break; a browser opens some at once elsewhere.
+    config.send_tls13_tickets = if door == Door::Push { 1 } else { 2 };
+    config.enable_secret_extraction = door == Door::Push;
+    config
+}
+
+/// Answers every handshake with the certificate in use.
+#[derive(Debug)]
+pub struct Resolver {
+    certificate: RwLock<Arc<Certificate>>,
+}
+
+impl Resolver {
+    /// Begins with `certificate`.
+    pub fn new(certificate: Certificate) -> Self {
+        Self { certificate: RwLock::new(Arc::new(certificate)) }
+    }
+
+    /// The one in use.
+    pub fn certificate(&self) -> Arc<Certificate> {
+        self.certificate.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, certificate: Certificate) {
+        *self.certificate.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // Whatever name is asked for: a client that is not content with ours says so better than an alert could.
+        Some(self.certificate().key.clone())
+    }
+}
+
+/// Reads a file that an operator named, but not without end.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    const BYTES_MAX: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
