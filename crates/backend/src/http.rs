@@ -4,6 +4,9 @@ mod body;
 mod guard;
 #[cfg(test)]
 mod serve_tests;
+mod tls;
+#[cfg(test)]
+mod tls_tests;
 
 use std::convert::Infallible;
 use std::io;
@@ -33,11 +36,15 @@ use tower::ServiceExt as _;
 use body::{Activity, Counted, Paced};
 use guard::WriteGuard;
 
+pub use tls::{Connection, TlsDoor, begin, is_plain_http, plain_http_refusal};
+
 /// Limits of a listening door and of each connection through it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections at once; more wait in the kernel's backlog until one closes.
     pub connections_max: usize,
+    /// Longest time for a TLS handshake, counted from the connection's begin.
+    pub handshake_timeout: Duration,
     /// Longest time for the head of a request to arrive, counted from the connection's begin or from the end of
     /// the request before: it bounds idling on a kept-alive HTTP/1 connection too.
     pub header_timeout: Duration,
@@ -59,6 +66,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 8_192,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(20),
@@ -220,13 +228,22 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     if limits.http2 { builder } else { builder.http1_only() }
 }
 
-/// [`accept_loop`] with [`serve_connection`].
-pub async fn serve(listener: TcpListener, router: axum::Router, limits: Limits, shutdown: CancellationToken) {
+/// [`accept_loop`] with [`serve_connection`], over TLS if there is a `tls`.
+pub async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    limits: Limits,
+    tls: Option<TlsDoor>,
+    shutdown: CancellationToken,
+) {
     let shared = Arc::new(limits.clone());
     accept_loop(listener, &limits, shutdown.clone(), |stream, peer, place| {
         let (router, limits, shutdown) = (router.clone(), shared.clone(), shutdown.clone());
+        let tls = tls.clone();
         async move {
-            serve_connection(stream, peer, router, &limits, shutdown).await;
+            if let Some(stream) = begin(stream, tls.as_ref(), &limits, &shutdown).await {
+                serve_connection(stream, peer, router, &limits, shutdown).await;
+            }
             drop(place);
         }
     })

@@ -100,8 +100,8 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    fn body(&self) -> Vec<u8> {
         let body = Body {
             r#type: format!("urn:minassa:problem:{}", self.kind),
             title: self.title,
@@ -109,8 +109,34 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             invalid: &self.invalid,
         };
-        let bytes = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (self.status, bytes).into_response();
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    /// As the last answer of an HTTP/1.1 connection, for where no HTTP server writes it.
+    pub fn to_http1(&self) -> Vec<u8> {
+        let body = self.body();
+        let mut answer = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
+        let fixed = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (header::CONTENT_LENGTH, HeaderValue::from(body.len())),
+            (header::CONNECTION, HeaderValue::from_static("close")),
+        ];
+        for (name, value) in fixed.iter().chain(&self.headers) {
+            answer.extend_from_slice(name.as_str().as_bytes());
+            answer.extend_from_slice(b": ");
+            answer.extend_from_slice(value.as_bytes());
+            answer.extend_from_slice(b"\r\n");
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(&body);
+        answer
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, self.body()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

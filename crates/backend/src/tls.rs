@@ -24,6 +24,7 @@ mod tickets;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -79,7 +80,67 @@ pub struct Tls {
     push: Arc<ServerConfig>,
     http1: Arc<ServerConfig>,
     http2: Arc<ServerConfig>,
+    handshakes: Arc<Handshakes>,
     watch: Mutex<Watch>,
+}
+
+/// Handshakes of a process, by how they went; they only grow.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    full: AtomicU64,
+    resumed: AtomicU64,
+    failed: AtomicU64,
+    timed_out: AtomicU64,
+    plain: AtomicU64,
+}
+
+/// What [`Handshakes`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandshakeCounts {
+    /// Made in full.
+    pub full: u64,
+    /// Made with a ticket.
+    pub resumed: u64,
+    /// Refused, or given up by the client.
+    pub failed: u64,
+    /// Not made in time.
+    pub timed_out: u64,
+    /// Not begun: the client spoke HTTP.
+    pub plain: u64,
+}
+
+impl Handshakes {
+    /// One was made.
+    pub fn count_done(&self, resumed: bool) {
+        let counter = if resumed { &self.resumed } else { &self.full };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One was not.
+    pub fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One took too long.
+    pub fn count_timed_out(&self) {
+        self.timed_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody spoke HTTP instead.
+    pub fn count_plain(&self) {
+        self.plain.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All of them.
+    pub fn counts(&self) -> HandshakeCounts {
+        HandshakeCounts {
+            full: self.full.load(Ordering::Relaxed),
+            resumed: self.resumed.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            timed_out: self.timed_out.load(Ordering::Relaxed),
+            plain: self.plain.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// Where the certificate comes from.
@@ -147,6 +208,7 @@ impl Tls {
             resolver,
             push_tickets,
             http_tickets,
+            handshakes: Arc::default(),
             watch: Mutex::new(watch),
         }))
     }
@@ -159,6 +221,11 @@ impl Tls {
             Door::Http2 => &self.http2,
         }
         .clone()
+    }
+
+    /// Counts the handshakes of this process's doors.
+    pub fn handshakes(&self) -> Arc<Handshakes> {
+        self.handshakes.clone()
     }
 
     /// The certificate in use.

@@ -65,7 +65,7 @@ async fn named(parts: &mut request::Parts, control: &Arc<Control>, name: &str) -
 
 /// Addresses as the caller of a request can use them.
 pub(crate) fn bases(control: &Control, head: &request::Parts) -> Bases {
-    Bases::of(&control.config, control.doors(), control.local, &head.headers, &head.uri)
+    Bases::of(&control.config, control.scheme, control.doors(), control.local, &head.headers, &head.uri)
 }
 
 /// Who sends this request. Failed attempts are counted against the sender's network.

@@ -45,10 +45,11 @@ pub(crate) struct Bases {
 }
 
 impl Bases {
-    /// By the configuration, or else by the host that the request names, with each door's port: whoever reached this
+    /// By the configuration, or else by `scheme`, which all doors have in common, and the host that the request names, with each door's port: whoever reached this
     /// door under a name reaches the others under it too.
     pub(crate) fn of(
         config: &ControlConfig,
+        scheme: &str,
         doors: Option<Doors>,
         local: SocketAddr,
         headers: &HeaderMap,
@@ -60,10 +61,10 @@ impl Bases {
         let host = authority.as_ref().map_or_else(|| host_of(local), |authority| authority.host().to_owned());
         let whole = authority.map_or_else(|| format!("{host}:{}", local.port()), |given| given.to_string());
         let base = |configured: &Option<String>, door: Option<SocketAddr>| {
-            configured.clone().or_else(|| door.map(|door| format!("http://{host}:{}", door.port())))
+            configured.clone().or_else(|| door.map(|door| format!("{scheme}://{host}:{}", door.port())))
         };
         Self {
-            public: config.public_url.clone().unwrap_or_else(|| format!("http://{whole}")),
+            public: config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{whole}")),
             push: base(&config.push_url, doors.map(|doors| doors.push)),
             stage: base(&config.stage_url, doors.map(|doors| doors.stage)),
             files: base(&config.files_url, doors.map(|doors| doors.files)),
@@ -121,7 +122,7 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.extend(host.map(|host| (header::HOST, HeaderValue::try_from(host).unwrap())));
-        Bases::of(config, Some(doors), ([0, 0, 0, 0], 8080).into(), &headers, &uri.parse().unwrap())
+        Bases::of(config, "http", Some(doors), ([0, 0, 0, 0], 8080).into(), &headers, &uri.parse().unwrap())
     }
 
     #[test]
@@ -141,6 +142,18 @@ mod tests {
         let bases = bases(&config, Some("talk.example"), "/");
         assert_eq!(bases.door(Door::Push).unwrap(), "https://push.example");
         assert_eq!(bases.door(Door::Stage).unwrap(), "http://talk.example:8082");
+
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("talk.example:8080"));
+        let doors = Doors {
+            push: ([127, 0, 0, 1], 1).into(),
+            stage: ([127, 0, 0, 1], 2).into(),
+            files: ([127, 0, 0, 1], 3).into(),
+        };
+        let local = ([127, 0, 0, 1], 8080).into();
+        let bases = Bases::of(&default, "https", Some(doors), local, &headers, &"/".parse().unwrap());
+        assert_eq!(bases.public, "https://talk.example:8080");
+        assert_eq!(bases.door(Door::Push).unwrap(), "https://talk.example:1");
     }
 
     #[test]

@@ -33,10 +33,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use backend::bus::UnixBus;
-use backend::http::Limits;
+use backend::http::{Limits, TlsDoor};
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
 use backend::store::SqliteStore;
+use backend::tls::Tls;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,8 @@ pub struct Place {
     /// The other doors, if they are known beforehand; otherwise they are read from `run/addresses.json` of the data
     /// directory, as soon as it is there and whenever it changes.
     pub doors: Option<Doors>,
+    /// The certificate of all doors; without it they speak plain HTTP.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Where the doors that control sends callers to are bound.
@@ -74,7 +77,7 @@ pub struct Doors {
 /// If the data directory, the store, a key or the bus cannot be had. Once it serves, nothing ends it but `shutdown`.
 pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
-    let Place { data, listener, doors } = place;
+    let Place { data, listener, doors, tls } = place;
     let limits = Limits {
         connections_max: config.connections_max,
         body_bytes_max: programme::slate::MAX_SLATE_BYTES + 1,
@@ -96,6 +99,7 @@ pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToke
     let control = Control::begin(Parts {
         config,
         local,
+        scheme: if tls.is_some() { "https" } else { "http" },
         doors,
         addresses: run.join("addresses.json"),
         store: Arc::new(store),
@@ -112,7 +116,11 @@ pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToke
     // Dropped at the end, and with it what it runs.
     let mut reporting = JoinSet::new();
     reporting.spawn(reports::run(control.clone(), Arc::new(bus)));
-    let serving = backend::http::serve(listener, router::router(control), limits, shutdown.clone());
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().keep_fresh(shutdown.clone()));
+    }
+    let tls = tls.map(|tls| TlsDoor::new(&tls, backend::tls::Door::Http2));
+    let serving = backend::http::serve(listener, router::router(control), limits, tls, shutdown.clone());
     tracing::info!(%local, "control serves");
     tokio::select! {
         () = serving => Ok(()),

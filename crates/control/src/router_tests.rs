@@ -125,6 +125,7 @@ async fn begin(path: &Path, config: ControlConfig) -> Arc<Control> {
     let parts = Parts {
         config,
         local: ([127, 0, 0, 1], 8080).into(),
+        scheme: "http",
         doors: Some(doors),
         addresses: path.join("addresses.json"),
         store: Arc::new(SqliteStore::open(&path.join("minassa.db")).await.unwrap()),

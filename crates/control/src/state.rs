@@ -50,6 +50,8 @@ pub(crate) struct Counters {
 pub(crate) struct Control {
     pub(crate) config: ControlConfig,
     pub(crate) local: SocketAddr,
+    /// What addresses of our doors begin with: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) keys: Keys,
@@ -77,6 +79,8 @@ pub(crate) struct Control {
 pub(crate) struct Parts {
     pub(crate) config: ControlConfig,
     pub(crate) local: SocketAddr,
+    /// What addresses of our doors begin with: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) doors: Option<Doors>,
     pub(crate) addresses: PathBuf,
     pub(crate) store: Arc<dyn Store>,
@@ -99,7 +103,8 @@ pub(crate) enum BeginError {
 impl Control {
     /// Reads what is kept.
     pub(crate) async fn begin(parts: Parts) -> Result<Arc<Self>, BeginError> {
-        let Parts { config, local, doors, addresses, store, objects, keys, operator, hears_since } = parts;
+        let Parts { config, local, scheme, doors, addresses, store, objects, keys, operator, hears_since } =
+            parts;
         let publisher = keys.publisher()?;
         let events = store.events(config.events_max).await?;
         let events = events
@@ -123,6 +128,7 @@ impl Control {
             observed: Mutex::new(observed),
             config,
             local,
+            scheme,
             addresses,
             store,
             objects,

@@ -26,7 +26,7 @@ fn start(data: &Path) -> Server {
     let address = listener.local_addr().unwrap();
     let door = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let doors = Doors { push: door(1), stage: door(2), files: door(3) };
-    let place = Place { data: data.to_owned(), listener, doors: Some(doors) };
+    let place = Place { data: data.to_owned(), listener, doors: Some(doors), tls: None };
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(run(ControlConfig::default(), place, shutdown.clone()));
     Server { address, shutdown, running }
@@ -155,7 +155,7 @@ async fn what_it_cannot_use_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let begin = async |config: ControlConfig, data: &Path| {
         let listener = backend::http::bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
-        let place = Place { data: data.to_owned(), listener, doors: None };
+        let place = Place { data: data.to_owned(), listener, doors: None, tls: None };
         run(config, place, CancellationToken::new()).await.unwrap_err().to_string()
     };
     let config = ControlConfig { ticket_s: 1, ..ControlConfig::default() };

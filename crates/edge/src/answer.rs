@@ -134,14 +134,14 @@ pub(crate) fn to_files(shared: &Shared, headers: &HeaderMap, event: &EventSlug, 
     let base = match &shared.config.files_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
-            let port = shared.files_address.port();
+            let (scheme, port) = (shared.scheme, shared.files_address.port());
             let authority = headers
                 .get(header::HOST)
                 .and_then(|host| host.to_str().ok())
                 .and_then(|host| host.parse::<Authority>().ok());
             match authority {
-                Some(authority) => format!("http://{}:{port}", authority.host()),
-                None => format!("http://{}", shared.files_address),
+                Some(authority) => format!("{scheme}://{}:{port}", authority.host()),
+                None => format!("{scheme}://{}", shared.files_address),
             }
         }
     };

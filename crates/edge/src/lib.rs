@@ -48,8 +48,9 @@ use axum::Router;
 use backend::bus::{Bus, UnixBus};
 use backend::child::Pulse;
 use backend::freeze::FrozenEvents;
-use backend::http::{Limits, serve};
+use backend::http::{Limits, TlsDoor, serve};
 use backend::keys::Keys;
+use backend::tls::{Door, Tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +79,8 @@ pub struct Place {
     pub push: TcpListener,
     /// The files door, bound.
     pub files: TcpListener,
+    /// The certificate of both doors; without it they speak plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// Beaten once a second, if there is somebody to hear it.
     pub pulse: Option<Pulse>,
 }
@@ -115,6 +118,10 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     let push = place.push.local_addr().context("cannot use the push door")?;
     let files = tokio::net::TcpListener::from_std(place.files).context("cannot use the files door")?;
     let files_address = files.local_addr().context("cannot use the files door")?;
+    let scheme = if place.tls.is_some() { "https" } else { "http" };
+    if let Some(tls) = &place.tls {
+        tokio::spawn(tls.clone().keep_fresh(shutdown.clone()));
+    }
     let directories = std::iter::once(place.data).chain(place.more_recordings).collect();
     let (poll, bell) = push::poll().context("cannot watch the push door")?;
 
@@ -122,6 +129,7 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         index: place.index,
         listeners_max: budget.listeners as u64,
         files_address,
+        scheme,
         bus: Arc::new(bus) as Arc<dyn Bus>,
         bell: Arc::clone(&bell),
         recordings: Recordings::new(directories, config.disk_reads),
@@ -136,6 +144,7 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         connections_max: budget.push_connections,
         shared: Arc::clone(&shared),
         runtime: tokio::runtime::Handle::current(),
+        tls: place.tls.clone(),
     })
     .context("cannot use the push door")?;
     let (over, is_over) = tokio::sync::oneshot::channel();
@@ -162,7 +171,7 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         Ok(())
     };
     let filing = async {
-        serve_files(shared, files, shutdown).await;
+        serve_files(shared, files, place.tls, shutdown).await;
         Ok(())
     };
     let ended = tokio::try_join!(pushing, filing);
@@ -170,7 +179,12 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     ended.map(drop)
 }
 
-async fn serve_files(shared: Arc<Shared>, listener: tokio::net::TcpListener, shutdown: CancellationToken) {
+async fn serve_files(
+    shared: Arc<Shared>,
+    listener: tokio::net::TcpListener,
+    tls: Option<Arc<Tls>>,
+    shutdown: CancellationToken,
+) {
     let limits = Limits {
         connections_max: shared.config.files_connections_max,
         body_bytes_max: 0,
@@ -178,7 +192,8 @@ async fn serve_files(shared: Arc<Shared>, listener: tokio::net::TcpListener, shu
         ..Limits::default()
     };
     let router = Router::new().fallback(files::handle).with_state(shared);
-    serve(listener, router, limits, shutdown).await;
+    let tls = tls.map(|tls| TlsDoor::new(&tls, Door::Http2));
+    serve(listener, router, limits, tls, shutdown).await;
 }
 
 /// How the open files are divided, so that none of the doors can run into the limit.

@@ -9,7 +9,6 @@ use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
 use backend::bus::Bus;
 use backend::keys::Keys;
 use model::EventSlug;
-use rustls::ServerConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +76,8 @@ pub(crate) struct Shared {
     /// Listeners allowed at once: configured, or less if files are short.
     pub(crate) listeners_max: u64,
     pub(crate) files_address: SocketAddr,
+    /// What addresses of our doors begin with: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) bus: Arc<dyn Bus>,
     /// Wakes the push door.
     pub(crate) bell: Arc<Bell>,
@@ -92,7 +93,6 @@ pub(crate) struct Shared {
     /// Whether origin has spoken since the start, or was given time enough to.
     oriented: watch::Sender<bool>,
     keys: Keys,
-    push_tls: RwLock<Option<Arc<ServerConfig>>>,
     tickets: RwLock<Option<TicketKeys>>,
     channels: RwLock<BTreeMap<EventSlug, Arc<Channel>>>,
 }
@@ -103,6 +103,8 @@ pub(crate) struct Parts {
     pub(crate) index: u32,
     pub(crate) listeners_max: u64,
     pub(crate) files_address: SocketAddr,
+    /// What addresses of our doors begin with: `http` or `https`.
+    pub(crate) scheme: &'static str,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) recordings: Recordings,
@@ -120,6 +122,7 @@ impl Shared {
             index: parts.index,
             listeners_max: parts.listeners_max,
             files_address: parts.files_address,
+            scheme: parts.scheme,
             bus: parts.bus,
             bell: parts.bell,
             recordings: parts.recordings,
@@ -127,7 +130,6 @@ impl Shared {
             closing: parts.closing,
             oriented: watch::Sender::new(false),
             keys: parts.keys,
-            push_tls: RwLock::new(None),
             tickets: RwLock::new(None),
             channels: RwLock::default(),
         };
@@ -157,11 +159,6 @@ impl Shared {
     pub(crate) async fn oriented(&self) {
         // The sender lives as long as this.
         let _ = self.oriented.subscribe().wait_for(|oriented| *oriented).await;
-    }
-
-    /// What new handshakes at the push door are made with; `None` if it speaks plain HTTP.
-    pub(crate) fn push_tls(&self) -> Option<Arc<ServerConfig>> {
-        self.push_tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the keys of tickets again, a file of some bytes. On failure those known stay.

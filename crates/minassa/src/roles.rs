@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use backend::child::Heartbeat;
+use backend::tls::Tls;
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +84,7 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
     stop_on_signals(&shutdown)?;
     let heartbeat = Heartbeat::from_env()?;
     let data = config.server.data.clone();
+    let tls = Tls::open(&config.tls, &data).context("cannot speak TLS")?.map(Arc::new);
     let bind = |address: SocketAddr, shared: bool| {
         backend::http::bind(address, shared).with_context(|| format!("cannot listen on {address}"))
     };
@@ -95,14 +98,14 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
                 files: config.edge.files_listen,
             };
             let known = [doors.push, doors.stage, doors.files].iter().all(|door| door.port() != 0);
-            let place = control::Place { data, listener, doors: known.then_some(doors) };
+            let place = control::Place { data, listener, doors: known.then_some(doors), tls };
             control::run(config.control, place, shutdown).await
         }
         Role::Origin => {
             let listener = bind(config.origin.listen, false)?;
             let media = config.origin.media_listen;
             let media = origin::bind_media(media).with_context(|| format!("cannot listen on udp {media}"))?;
-            let place = origin::Place { data, listener, media, pulses: Some(heartbeat.pulses()) };
+            let place = origin::Place { data, listener, media, tls, pulses: Some(heartbeat.pulses()) };
             heartbeat.spawn(shutdown.clone());
             origin::run(config.origin, place, shutdown).await
         }
@@ -117,6 +120,7 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
                 index: u32::try_from(index)?,
                 push,
                 files,
+                tls,
                 pulse: Some(pulse),
             };
             edge::run(config.edge, place, shutdown).await

@@ -40,8 +40,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use backend::bus::{Bus, UnixBus};
 use backend::child::Pulses;
+use backend::http::TlsDoor;
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
+use backend::tls::Tls;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +91,8 @@ pub struct Place {
     pub listener: TcpListener,
     /// The media port, bound (see [`bind_media`]).
     pub media: UdpSocket,
+    /// The certificate of the stage door; without it it speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// Where its threads report that they live, if anybody watches.
     pub pulses: Option<Pulses>,
 }
@@ -116,7 +120,7 @@ pub fn bind_media(address: SocketAddr) -> std::io::Result<UdpSocket> {
 pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
     recovery::warm_up();
-    let Place { data, listener, media: socket, pulses } = place;
+    let Place { data, listener, media: socket, tls, pulses } = place;
     let candidates =
         candidates(&socket, &config).context("the media port has no address to name to speakers")?;
     listener.set_nonblocking(true)?;
@@ -149,7 +153,11 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
         config.sessions_max,
         shutdown.clone(),
     ));
-    let serving = tokio::spawn(http::serve(listener, door.clone(), config.connections_max));
+    if let Some(tls) = &tls {
+        tokio::spawn(tls.clone().keep_fresh(shutdown.clone()));
+    }
+    let tls = tls.map(|tls| TlsDoor::new(&tls, backend::tls::Door::Http1));
+    let serving = tokio::spawn(http::serve(listener, door.clone(), config.connections_max, tls));
 
     let recovery = Arc::new(Recovery { files, keys: Keys::open(&data.join("keys"))?, directories });
     let objects = DirectoryObjects::new(&data.join("objects"));

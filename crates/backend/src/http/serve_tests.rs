@@ -24,7 +24,7 @@ fn open(limits: Limits) -> Door {
     let listener = TcpListener::from_std(listener).unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, router, limits, None, shutdown.clone()));
     Door { address, shutdown, serving }
 }
 

@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
+use backend::tls::{self, Tls};
 use fanout::Cursor;
 use formats::mp3::icy::{Interleaver, METAINT, TitleBlock};
 use http::{HeaderValue, Method, request};
@@ -83,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     /// Where questions to the disk are asked.
     pub(crate) runtime: Handle,
+    /// Without it the door speaks plain HTTP.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Makes the poll and the bell that wakes it.
@@ -104,6 +107,7 @@ pub(crate) struct Push {
     connections_max: usize,
     shared: Arc<Shared>,
     runtime: Handle,
+    tls: Option<Arc<Tls>>,
     crowd: Crowd,
     halls: Slab<Hall>,
     generation: u32,
@@ -152,6 +156,7 @@ impl Push {
             connections_max: parts.connections_max,
             shared: parts.shared,
             runtime: parts.runtime,
+            tls: parts.tls,
             crowd: Crowd::new(),
             halls: Slab::new(),
             generation: 0,
@@ -370,7 +375,7 @@ impl Push {
         match door.accept() {
             Ok((stream, _)) => {
                 self.generation = self.generation.wrapping_add(1);
-                let tls = self.shared.push_tls();
+                let tls = self.tls.as_ref().map(|tls| tls.config(tls::Door::Push));
                 let conn = match Conn::new(stream, self.generation, self.crowd.second, tls) {
                     Ok(conn) => conn,
                     Err(error) => {

@@ -291,6 +291,7 @@ impl Edge {
             index,
             push,
             files,
+            tls: None,
             pulse: None,
         };
         let running = tokio::spawn(edge::run(config, place, shutdown.clone()));

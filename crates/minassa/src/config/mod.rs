@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use backend::tls::TlsConfig;
 use control::ControlConfig;
 use edge::EdgeConfig;
 use origin::OriginConfig;
@@ -32,6 +33,8 @@ pub const SAMPLE: &str = include_str!("../../../../minassa.sample.toml");
 pub struct Config {
     /// The server as a whole.
     pub server: ServerConfig,
+    /// The certificate of all doors.
+    pub tls: TlsConfig,
     /// Pages, API, store.
     pub control: ControlConfig,
     /// The stage, programme, recorder.
@@ -199,6 +202,7 @@ impl Config {
     /// Checks every range; section, key, value and what is allowed of the first that is outside.
     fn check(&self) -> Result<(), (&'static str, &'static str, String, String)> {
         self.server.check().map_err(|(key, value, allowed)| ("server", key, value, allowed))?;
+        self.tls.check().map_err(|error| ("tls", error.key, error.value, error.allowed.into()))?;
         self.control.check().map_err(|error| ("control", error.key, error.value, error.allowed))?;
         self.origin.check().map_err(|error| ("origin", error.key, error.value, error.allowed.into()))?;
         self.edge.check().map_err(|error| ("edge", error.key, error.value, error.allowed.into()))
@@ -209,6 +213,7 @@ impl Config {
 pub fn keys(section: &str) -> Option<&'static [&'static str]> {
     Some(match section {
         "server" => fields::<ServerConfig>(),
+        "tls" => fields::<TlsConfig>(),
         "control" => fields::<ControlConfig>(),
         "origin" => fields::<OriginConfig>(),
         "edge" => fields::<EdgeConfig>(),
@@ -217,7 +222,7 @@ pub fn keys(section: &str) -> Option<&'static [&'static str]> {
 }
 
 /// The sections, in the order of the sample.
-pub const SECTIONS: [&str; 4] = ["server", "control", "origin", "edge"];
+pub const SECTIONS: [&str; 5] = ["server", "tls", "control", "origin", "edge"];
 
 fn read_file(path: &Path, table: &mut Table, places: &mut Places) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path)

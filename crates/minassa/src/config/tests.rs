@@ -92,7 +92,7 @@ fn messages_name_the_key_the_value_and_what_is_allowed() {
         }
     };
     check("[server]\nedgse = 2\n", &[], &["test.toml", "server.edgse", "there are data, edges"]);
-    check("[sever]\n", &[], &["sever", "server, control, origin, edge"]);
+    check("[sever]\n", &[], &["sever", "server, tls, control, origin, edge"]);
     check("server = 3\n", &[], &["[server]"]);
     check(
         "[server]\nedges = 257\n",
@@ -108,6 +108,8 @@ fn messages_name_the_key_the_value_and_what_is_allowed() {
         &["MINASSA_EDGE_STUCK_S", "edge.stuck_s = 601", "1 to 600"],
     );
     check("", &[("MINASSA_EDGE_STUK_S", "6")], &["MINASSA_EDGE_STUK_S", "edge.stuk_s"]);
+    check("[tls]\nkey = \"a.pem\"\n", &[], &["tls.certificate", "a file, if tls.key is set"]);
+    check("", &[("MINASSA_TLS_NAMES", "[\"a b\"]")], &["MINASSA_TLS_NAMES", "tls.names", "names of hosts"]);
     check("[server\n", &[], &["test.toml", "is no TOML"]);
     check("[server]\nlog = \"a=b=c\"\n", &[], &["server.log", "directives"]);
     let message = Config::load(Some(Path::new("/nowhere/x.toml")), [], &[]).unwrap_err().to_string();
@@ -118,6 +120,8 @@ fn messages_name_the_key_the_value_and_what_is_allowed() {
 fn the_effective_configuration_reads_back() {
     let mut config = Config::default();
     config.control.public_url = Some("https://talk.example".into());
+    config.tls.certificate = Some("/etc/minassa/certificate.pem".into());
+    config.tls.key = Some("/etc/minassa/key.pem".into());
     config.origin.recording_fallbacks = vec!["/mnt/second".into()];
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");

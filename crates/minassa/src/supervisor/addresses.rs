@@ -1,5 +1,6 @@
 //! `run/addresses.json`: what is bound, and by whom.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,6 +15,9 @@ pub(super) const FILE: &str = "run/addresses.json";
 /// What is bound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
+    /// What addresses of all TCP doors begin with: `http` or `https`.
+    #[serde(default)]
+    pub scheme: Scheme,
     /// Pages and API.
     pub control: SocketAddr,
     /// Pushed streams, shared by all edges.
@@ -29,6 +33,26 @@ pub struct Addresses {
     /// How often each was started again since the supervisor began.
     #[serde(default)]
     pub restarts: Restarts,
+}
+
+/// What is spoken at the TCP doors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// HTTP without TLS.
+    #[default]
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        })
+    }
 }
 
 /// Process ids; nothing for a role that is not running.
@@ -60,8 +84,10 @@ impl Addresses {
     pub fn of(config: &Config) -> Self {
         let mut config = config.clone();
         let [control, push, stage, files] = crate::roles::doors(&mut config).map(|(_, address)| *address);
+        let scheme = if config.tls.is_on() { Scheme::Https } else { Scheme::Http };
         let (_, stage_udp) = crate::roles::media_door(&mut config);
         Self {
+            scheme,
             control,
             push,
             stage,
@@ -70,6 +96,11 @@ impl Addresses {
             pids: Pids { supervisor: std::process::id(), ..Pids::default() },
             restarts: Restarts::default(),
         }
+    }
+
+    /// The address of `path`, which begins with a slash, at a door.
+    pub fn url(&self, door: SocketAddr, path: &str) -> String {
+        format!("{}://{door}{path}", self.scheme)
     }
 
     /// Reads the file of a running server.
@@ -91,10 +122,10 @@ impl Addresses {
     /// Says it to a person.
     pub(super) fn print(&self, data: &Path, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "Minassa is up.")?;
-        writeln!(out, "  pages and API   http://{}/", self.control)?;
-        writeln!(out, "  live streams    http://{}/", self.push)?;
-        writeln!(out, "  stage           http://{}/   media: udp {}", self.stage, self.stage_udp)?;
-        writeln!(out, "  HLS, recordings http://{}/", self.files)?;
+        writeln!(out, "  pages and API   {}", self.url(self.control, "/"))?;
+        writeln!(out, "  live streams    {}", self.url(self.push, "/"))?;
+        writeln!(out, "  stage           {}   media: udp {}", self.url(self.stage, "/"), self.stage_udp)?;
+        writeln!(out, "  HLS, recordings {}", self.url(self.files, "/"))?;
         writeln!(out, "  operator token  in {}", data.join("run/operator-token").display())?;
         writeln!(
             out,

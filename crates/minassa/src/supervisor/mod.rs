@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use backend::tls::Tls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -97,6 +98,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     lock.share_with_children()?;
     raise_file_limit();
     let (config, doors) = settle(config, &data)?;
+    // What cannot be used is better said once, here; and one made here is made once, before the roles ask for it.
+    Tls::open(&config.tls, &data).context("cannot speak TLS")?;
     crate::roles::ensure_operator_token(&data)?;
 
     let effective = data.join("run/config.toml");

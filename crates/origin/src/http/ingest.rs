@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use axum::response::IntoResponse as _;
 use backend::clock;
-use backend::http::Prefixed;
+use backend::http::{Connection, Prefixed};
 use backend::problem::Problem;
 use bytes::{Bytes, BytesMut};
 use formats::ogg::{OggError, OggItem, OggReader};
 use http::StatusCode;
 use stage::invite::{self, Invite};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -39,7 +38,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an Ogg page begins with.
 const CAPTURE: &[u8] = b"OggS";
 
-type Source = Prefixed<TcpStream>;
+type Source = Prefixed<Connection>;
 
 /// Why a source is sent away.
 enum Ending {

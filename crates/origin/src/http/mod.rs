@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use backend::http::{Limits, Prefixed, accept_loop, serve_connection};
+use backend::http::{Connection, Limits, Prefixed, TlsDoor, accept_loop, begin, serve_connection};
 use backend::problem::Problem;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, StatusCode, header};
 use model::EventSlug;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -122,7 +122,12 @@ impl Door {
 }
 
 /// Serves the door until the shutdown.
-pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, connections_max: usize) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    door: Arc<Door>,
+    connections_max: usize,
+    tls: Option<TlsDoor>,
+) {
     let limits = Arc::new(Limits {
         connections_max,
         body_bytes_max: whip::OFFER_BYTES_MAX,
@@ -133,9 +138,11 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, connections_ma
     let router = router(door.clone());
     let shutdown = door.shutdown.clone();
     accept_loop(listener, &limits.clone(), shutdown.clone(), |stream, peer, place| {
-        let (router, limits, door) = (router.clone(), limits.clone(), door.clone());
+        let (router, limits, door, tls) = (router.clone(), limits.clone(), door.clone(), tls.clone());
         async move {
-            connection(stream, peer, router, &limits, door).await;
+            if let Some(stream) = begin(stream, tls.as_ref(), &limits, &door.shutdown).await {
+                connection(stream, peer, router, &limits, door).await;
+            }
             drop(place);
         }
     })
@@ -143,7 +150,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, connections_ma
 }
 
 async fn connection(
-    mut stream: TcpStream,
+    mut stream: Connection,
     peer: SocketAddr,
     router: Router,
     limits: &Limits,
@@ -160,7 +167,7 @@ async fn connection(
 }
 
 /// Reads until it is clear who is to read the connection: at most a dozen bytes.
-async fn first_bytes(stream: &mut TcpStream) -> Option<(Bytes, bool)> {
+async fn first_bytes(stream: &mut Connection) -> Option<(Bytes, bool)> {
     let mut bytes = BytesMut::with_capacity(256);
     loop {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {

@@ -51,7 +51,7 @@ fn origin_process() {
         let _ = std::io::stdin().read_line(&mut String::new());
         stop.cancel();
     });
-    let place = Place { data, listener, media, pulses: None };
+    let place = Place { data, listener, media, tls: None, pulses: None };
     let runtime = Runtime::new().unwrap();
     runtime.block_on(origin::run(OriginConfig::default(), place, shutdown)).unwrap();
 }

@@ -1,0 +1,122 @@
+//! TLS before HTTP: the handshake of one connection, with its limits.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use rustls::HandshakeKind;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use super::Limits;
+use crate::problem::Problem;
+use crate::tls::{Door, Handshakes, Tls};
+
+/// A connection, over TLS or not.
+pub type Connection = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// Makes the handshake where one is to be made ([`TlsDoor::accept`]).
+pub async fn begin(
+    stream: TcpStream,
+    tls: Option<&TlsDoor>,
+    limits: &Limits,
+    shutdown: &CancellationToken,
+) -> Option<Connection> {
+    match tls {
+        None => Some(Either::Left(stream)),
+        Some(tls) => tls.accept(stream, limits, shutdown).await.map(Either::Right),
+    }
+}
+
+/// A door that speaks TLS.
+#[derive(Clone)]
+pub struct TlsDoor {
+    acceptor: TlsAcceptor,
+    handshakes: Arc<Handshakes>,
+}
+
+/// Bytes that are read and thrown away after a refusal, so that it arrives.
+const DREGS_MAX: usize = 64 * 1024;
+/// For that long.
+const DREGS_FOR: Duration = Duration::from_secs(1);
+
+impl TlsDoor {
+    /// A door of the kind `door`, with what `tls` holds at each handshake.
+    pub fn new(tls: &Tls, door: Door) -> Self {
+        Self { acceptor: TlsAcceptor::from(tls.config(door)), handshakes: tls.handshakes() }
+    }
+
+    /// Makes the handshake, within [`Limits::handshake_timeout`] and not beyond `shutdown`; `None` if there is none.
+    /// Who speaks plain HTTP is told so.
+    pub async fn accept(
+        &self,
+        mut stream: TcpStream,
+        limits: &Limits,
+        shutdown: &CancellationToken,
+    ) -> Option<TlsStream<TcpStream>> {
+        let shaken = async {
+            let mut first = [0; 1];
+            if stream.peek(&mut first).await.is_ok_and(|count| count == 1) && is_plain_http(&first) {
+                self.handshakes.count_plain();
+                refuse_plain(&mut stream).await;
+                return None;
+            }
+            match self.acceptor.accept(stream).await {
+                Ok(stream) => Some(stream),
+                Err(error) => {
+                    self.handshakes.count_failed();
+                    tracing::trace!(%error, "handshake");
+                    None
+                }
+            }
+        };
+        let shaken = tokio::select! {
+            () = shutdown.cancelled() => return None,
+            shaken = timeout(limits.handshake_timeout, shaken) => shaken,
+        };
+        let Ok(stream) = shaken else {
+            self.handshakes.count_timed_out();
+            return None;
+        };
+        if let Some(stream) = &stream {
+            let kind = stream.get_ref().1.handshake_kind();
+            self.handshakes.count_done(kind == Some(HandshakeKind::Resumed));
+        }
+        stream
+    }
+}
+
+/// Whether a connection that begins so speaks HTTP without TLS: a method begins with a letter, a TLS record with the
+/// byte 22.
+pub fn is_plain_http(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// The answer for who speaks HTTP to a door that speaks TLS, whole, after which the connection closes.
+pub fn plain_http_refusal() -> Vec<u8> {
+    Problem::new(StatusCode::BAD_REQUEST, "tls-required", "This door speaks HTTPS")
+        .detail("The address is the same, with https:// before it.")
+        .to_http1()
+}
+
+async fn refuse_plain(stream: &mut TcpStream) {
+    if stream.write_all(&plain_http_refusal()).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    // Closing with something unread would take the answer back.
+    let dregs = async {
+        let mut buffer = [0; 1024];
+        let mut left = DREGS_MAX;
+        while left > 0 {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    };
+    let _ = timeout(DREGS_FOR, dregs).await;
+}
