@@ -14,13 +14,14 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "chromium",
         is_there: || is_installed("chromium"),
         why: "a real browser speaks and listens",
     },
     Package { name: "ffmpeg", is_there: || is_installed("ffmpeg"), why: "an independent player and source" },
+    Package { name: "openssl", is_there: || is_installed("openssl"), why: "an independent TLS client" },
     Package {
         name: "faketime",
         is_there: || is_installed("faketime"),

@@ -226,7 +226,7 @@ fn raise_file_limit() -> usize {
 /// Entry points for fuzzing: each takes any bytes and must return.
 #[doc(hidden)]
 pub mod fuzz {
-    use crate::{address, ranges};
+    use crate::{address, ranges, seal};
 
     /// Reads `data` as an address and its query, of both doors.
     pub fn address(data: &[u8]) {
@@ -234,6 +234,16 @@ pub mod fuzz {
         let (path, query) = text.split_once('?').map_or((&*text, None), |(path, query)| (path, Some(query)));
         let _ = address::push(path, query);
         let _ = address::files(path, query);
+    }
+
+    /// Reads `data` as what a TLS client begins with.
+    pub fn tls_handshake(data: &[u8]) {
+        seal::fuzz::handshake(data);
+    }
+
+    /// Reads `data` as records of a TLS client after its handshake.
+    pub fn tls_session(data: &[u8]) {
+        seal::fuzz::session(data);
     }
 
     /// Reads `data` as the values of the headers that ask for ranges.

@@ -15,6 +15,7 @@
 //! [`KEY_UPDATES_MAX`] allow. Every record is checked before a byte of it is believed, and the first one that does not
 //! check ends the connection with an alert.
 
+pub(crate) mod fuzz;
 mod handshake;
 mod keys;
 mod session;

@@ -62,6 +62,23 @@ impl Forger {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..Default::default() })]
+
+    #[test]
+    fn no_record_is_too_strange(
+        records in prop::collection::vec((prop_oneof![20..25_u8, any::<u8>()], prop::collection::vec(prop_oneof![0..2_u8, Just(24), any::<u8>()], 0..12)), 0..20),
+        bytes: Vec<u8>,
+    ) {
+        let framed = records.iter().flat_map(|(kind, content)| {
+            [*kind, 0, content.len() as u8].into_iter().chain(content.iter().copied())
+        });
+        crate::fuzz::tls_session(&framed.collect::<Vec<_>>());
+        crate::fuzz::tls_session(&bytes);
+        crate::fuzz::tls_handshake(&bytes);
+    }
+}
+
 #[test]
 fn every_breach_of_the_rules_gets_its_alert() {
     use AlertDescription as Alert;
