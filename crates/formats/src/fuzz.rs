@@ -5,10 +5,14 @@
 
 use bytes::Bytes;
 use model::{
-    MP3_FRAMES_PER_PART, MediaTime, OPUS_FRAMES_PER_PART, PART_SAMPLES, Rendition, SEGMENT_DURATION, UnixTime,
+    MP3_FRAMES_PER_PART, MediaTime, OPUS_FRAMES_PER_PART, PART_DURATION, PART_SAMPLES, PARTS_PER_SEGMENT,
+    Rendition, SEGMENT_DURATION, UnixTime,
 };
 
-use crate::hls::{MediaPlaylist, MultivariantPlaylist, PlaylistType, Segment, StartOffset, Variant};
+use crate::hls::{
+    LowLatency, MediaPlaylist, MultivariantPlaylist, PartialSegment, PlaylistType, RenditionReport, Segment,
+    StartOffset, Variant,
+};
 use crate::mp3::icy::{Interleaver, Splitter, TitleBlock};
 use crate::mp3::{self, Frames};
 use crate::mp4::{self, MAX_FRAME, PartBoxes, StreamItem, StreamSplitter};
@@ -223,8 +227,27 @@ fn hls_seeds() -> Vec<Vec<u8>> {
         ended: kind == PlaylistType::Vod,
         low_latency: None,
     };
+    let part = |number: u64| PartialSegment {
+        segment: number / PARTS_PER_SEGMENT,
+        uri: format!("opus-24/{number}.m4s"),
+        duration: PART_DURATION,
+        independent: number != 99,
+        gap: number == 99,
+    };
+    let low = |parts: std::ops::Range<u64>| LowLatency {
+        part_target: PART_DURATION,
+        part_hold_back: 4 * PART_DURATION,
+        next_date: (parts.end > 104).then(|| UnixTime::from_millis(1_800_000_049_920)),
+        preload_hint: Some(format!("opus-24/{}.m4s", parts.end)),
+        parts: parts.map(part).collect(),
+        reports: vec![RenditionReport { uri: "opus-48.m3u8".to_owned(), last_segment: 13, last_part: 1 }],
+    };
+    let low =
+        |parts| MediaPlaylist { low_latency: Some(low(parts)), ..media(true, PlaylistType::Sliding, None) };
     let variants = Rendition::ALL.map(|rendition| Variant::of(rendition, format!("{rendition}.m3u8")));
     vec![
+        low(96..106).render().into_bytes(),
+        low(96..104).render().into_bytes(),
         media(true, PlaylistType::Sliding, None).render().into_bytes(),
         media(true, PlaylistType::Vod, Some(StartOffset::FromStart(SEGMENT_DURATION))).render().into_bytes(),
         media(false, PlaylistType::Event, Some(StartOffset::FromEnd(SEGMENT_DURATION))).render().into_bytes(),

@@ -57,10 +57,52 @@ pub enum StartOffset {
     FromEnd(Duration),
 }
 
-/// What low latency HLS adds: nothing yet. Parts, preload hints and blocking reload get their place here; until then
-/// there is no value of this type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LowLatency {}
+/// What low latency HLS adds to a media playlist whose server holds a reload back until there is something new
+/// (`CAN-BLOCK-RELOAD`). Players that do not know it pass over all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowLatency {
+    /// No part is longer (`PART-TARGET`).
+    pub part_target: Duration,
+    /// How far from the end players should stay at least (`PART-HOLD-BACK`): two part targets or more, three by the
+    /// draft's advice.
+    pub part_hold_back: Duration,
+    /// The parts that are listed, oldest first: those of the last segments, and of the one that is not whole yet. Of a
+    /// segment all or none, since players count them.
+    pub parts: Vec<PartialSegment>,
+    /// When the first sample of the segment that is not whole yet is due, as [`Segment::program_date_time`]. Given if,
+    /// and only if, some of its parts are listed.
+    pub next_date: Option<UnixTime>,
+    /// Address of the part that comes next, which may be asked for already (`EXT-X-PRELOAD-HINT`).
+    pub preload_hint: Option<String>,
+    /// How the other renditions stand at this moment (`EXT-X-RENDITION-REPORT`).
+    pub reports: Vec<RenditionReport>,
+}
+
+/// One part in a media playlist (`EXT-X-PART`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialSegment {
+    /// Number of its segment, which may not be whole yet.
+    pub segment: u64,
+    /// Its address, as [`Segment::uri`]; without quotes.
+    pub uri: String,
+    /// Its duration.
+    pub duration: Duration,
+    /// Whether it can be played without the parts before it.
+    pub independent: bool,
+    /// Whether it is absent.
+    pub gap: bool,
+}
+
+/// The end of another rendition's media playlist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenditionReport {
+    /// Its media playlist, relative to this one; without quotes.
+    pub uri: String,
+    /// Number of the segment that its last part belongs to.
+    pub last_segment: u64,
+    /// Place of that part in its segment, from 0.
+    pub last_part: u64,
+}
 
 /// Snapshot of a media playlist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,13 +123,13 @@ pub struct MediaPlaylist {
     pub segments: Vec<Segment>,
     /// Whether nothing more comes (`EXT-X-ENDLIST`).
     pub ended: bool,
-    /// Room for low latency HLS.
+    /// Parts and blocking reload, if it has them.
     pub low_latency: Option<LowLatency>,
 }
 
 impl MediaPlaylist {
     /// `EXT-X-VERSION`: the lowest that knows every feature used (RFC 8216bis section 8). `EXT-X-GAP` is counted as of
-    /// version 8, with which it appeared.
+    /// version 8, with which it appeared. Parts ask for none: who does not know them passes over them.
     pub fn version(&self) -> u8 {
         if self.segments.iter().any(|segment| segment.gap) {
             8
@@ -247,6 +289,21 @@ pub enum HlsError {
         /// Its media sequence number.
         number: u64,
     },
+    /// A part longer than the part target.
+    #[error("a part of segment {number} is longer than the part target")]
+    PartTooLong {
+        /// The segment's media sequence number.
+        number: u64,
+    },
+    /// Parts that last longer or shorter than their segment.
+    #[error("the parts of segment {number} do not make it up")]
+    PartsDiffer {
+        /// Its media sequence number.
+        number: u64,
+    },
+    /// `PART-HOLD-BACK` is less than twice the part target.
+    #[error("the hold back is less than two part targets")]
+    HoldBack,
     /// `EXT-X-VERSION` is not the one that the features used ask for.
     #[error("version {said}, where the features used ask for {needed}")]
     Version {

@@ -4,8 +4,8 @@ use model::UnixTime;
 
 use super::render::MULTIVARIANT_VERSION;
 use super::{
-    Bandwidth, HlsError, MAX_PLAYLIST, MediaPlaylist, MultivariantPlaylist, PlaylistType, Segment,
-    StartOffset, Variant,
+    Bandwidth, HlsError, LowLatency, MAX_PLAYLIST, MediaPlaylist, MultivariantPlaylist, PartialSegment,
+    PlaylistType, RenditionReport, Segment, StartOffset, Variant,
 };
 
 /// Lines after `#EXTM3U`, with their numbers counted from 1.
@@ -63,6 +63,11 @@ struct Media {
     ended: Option<()>,
     segments: Vec<Segment>,
     next: Pending,
+    hold_back: Option<Duration>,
+    part_target: Option<Duration>,
+    parts: Vec<PartialSegment>,
+    preload_hint: Option<String>,
+    reports: Vec<RenditionReport>,
 }
 
 /// Tags before a segment's URI.
@@ -74,6 +79,18 @@ struct Pending {
     gap: Option<()>,
     discontinuity: Option<()>,
     byte_range: Option<(u64, u64)>,
+    parts: bool,
+}
+
+impl Pending {
+    /// Whether these are the date and parts of a segment that is not whole yet, or nothing.
+    fn may_stay(&self) -> bool {
+        let finishing = self.duration.is_some()
+            || self.gap.is_some()
+            || self.discontinuity.is_some()
+            || self.byte_range.is_some();
+        !self.any || (self.parts && !finishing)
+    }
 }
 
 pub(super) fn media(text: &str) -> Result<MediaPlaylist, HlsError> {
@@ -86,9 +103,10 @@ pub(super) fn media(text: &str) -> Result<MediaPlaylist, HlsError> {
         };
         result.map_err(|what| HlsError::Line { line, what })?;
     }
-    if media.next.any {
+    if !media.next.may_stay() {
         return Err(HlsError::Missing { tag: "segment after its tags" });
     }
+    let low_latency = media.low_latency()?;
     let said = media.version.ok_or(HlsError::Missing { tag: "EXT-X-VERSION" })?;
     media.independent.ok_or(HlsError::Missing { tag: "EXT-X-INDEPENDENT-SEGMENTS" })?;
     let playlist = MediaPlaylist {
@@ -100,7 +118,7 @@ pub(super) fn media(text: &str) -> Result<MediaPlaylist, HlsError> {
         start_offset: media.start,
         segments: media.segments,
         ended: media.ended.is_some(),
-        low_latency: None,
+        low_latency,
     };
     let longest = |segment: &Segment| {
         let half = u64::from(segment.duration.subsec_millis() >= 500);
@@ -112,18 +130,85 @@ pub(super) fn media(text: &str) -> Result<MediaPlaylist, HlsError> {
             number: playlist.media_sequence.saturating_add(index as u64),
         });
     }
+    check_parts(&playlist)?;
     let needed = playlist.version();
     if said == needed { Ok(playlist) } else { Err(HlsError::Version { said, needed }) }
 }
 
+/// The rules of parts (RFC 8216bis sections 4.4.3.8 and 4.4.4.9).
+fn check_parts(playlist: &MediaPlaylist) -> Result<(), HlsError> {
+    let Some(low) = &playlist.low_latency else { return Ok(()) };
+    if low.part_hold_back < low.part_target.saturating_mul(2) {
+        return Err(HlsError::HoldBack);
+    }
+    if let Some(part) = low.parts.iter().find(|part| part.duration > low.part_target) {
+        return Err(HlsError::PartTooLong { number: part.segment });
+    }
+    for parts in low.parts.chunk_by(|a, b| a.segment == b.segment) {
+        let number = parts[0].segment;
+        let segment = usize::try_from(number - playlist.media_sequence);
+        let segment = segment.ok().and_then(|index| playlist.segments.get(index));
+        let time = parts.iter().try_fold(Duration::ZERO, |sum, part| sum.checked_add(part.duration));
+        if segment.is_some_and(|segment| time != Some(segment.duration)) {
+            return Err(HlsError::PartsDiffer { number });
+        }
+    }
+    Ok(())
+}
+
 impl Media {
+    /// What low latency HLS adds, once everything is read.
+    fn low_latency(&mut self) -> Result<Option<LowLatency>, HlsError> {
+        let any = !self.parts.is_empty() || self.preload_hint.is_some() || !self.reports.is_empty();
+        let (part_hold_back, part_target) = match (self.hold_back, self.part_target) {
+            (None, None) if !any => return Ok(None),
+            (None, _) => return Err(HlsError::Missing { tag: "EXT-X-SERVER-CONTROL" }),
+            (_, None) => return Err(HlsError::Missing { tag: "EXT-X-PART-INF" }),
+            (Some(hold_back), Some(target)) => (hold_back, target),
+        };
+        Ok(Some(LowLatency {
+            part_target,
+            part_hold_back,
+            parts: std::mem::take(&mut self.parts),
+            next_date: self.next.date,
+            preload_hint: self.preload_hint.take(),
+            reports: std::mem::take(&mut self.reports),
+        }))
+    }
+
     fn tag(&mut self, tag: &str, value: Option<&str>) -> Result<(), &'static str> {
         if self.ended.is_some() {
             return Err("a tag after the end");
         }
         let next = &mut self.next;
+        // What stands at the end.
+        match (tag, value) {
+            ("EXT-X-PRELOAD-HINT" | "EXT-X-RENDITION-REPORT", _) if !next.may_stay() => {
+                return Err("a segment described by half");
+            }
+            ("EXT-X-PRELOAD-HINT", Some(value)) if self.reports.is_empty() => {
+                let uri = value.strip_prefix("TYPE=PART,URI=").and_then(quoted);
+                return once(&mut self.preload_hint, uri.map(str::to_owned));
+            }
+            ("EXT-X-RENDITION-REPORT", Some(value)) => {
+                self.reports.push(report(value).ok_or("unreadable")?);
+                return Ok(());
+            }
+            _ if self.preload_hint.is_some() || !self.reports.is_empty() => {
+                return Err("a tag after what stands at the end");
+            }
+            _ => (),
+        }
         // What describes the next segment.
         match (tag, value) {
+            ("EXT-X-PART", Some(value)) if next.duration.is_none() => {
+                next.date.ok_or("a part without EXT-X-PROGRAM-DATE-TIME")?;
+                next.parts = true;
+                let first = self.media_sequence.ok_or("a part without EXT-X-MEDIA-SEQUENCE")?;
+                let segment = first.checked_add(self.segments.len() as u64);
+                self.parts.push(segment.and_then(|segment| part(value, segment)).ok_or("unreadable")?);
+                return Ok(());
+            }
             ("EXTINF", Some(value)) => {
                 next.any = true;
                 // The title after the comma is never given.
@@ -184,9 +269,15 @@ impl Media {
                 };
                 once(&mut self.start, offset)
             }
+            "EXT-X-SERVER-CONTROL" => {
+                let hold_back = value.strip_prefix("CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=");
+                once(&mut self.hold_back, hold_back.and_then(seconds))
+            }
+            "EXT-X-PART-INF" => {
+                once(&mut self.part_target, value.strip_prefix("PART-TARGET=").and_then(seconds))
+            }
             "EXT-X-MAP" => {
-                let uri = value.strip_prefix("URI=\"").and_then(|value| value.strip_suffix('"'));
-                let uri = uri.filter(|uri| !uri.is_empty() && !uri.contains('"') && plain(uri));
+                let uri = value.strip_prefix("URI=").and_then(quoted);
                 once(&mut self.init_uri, uri.map(str::to_owned))
             }
             _ => Err("an unknown tag"),
@@ -197,6 +288,9 @@ impl Media {
         let next = std::mem::take(&mut self.next);
         if !plain(uri) {
             return Err("an address with control characters");
+        }
+        if self.preload_hint.is_some() || !self.reports.is_empty() {
+            return Err("a segment after what stands at the end");
         }
         self.segments.push(Segment {
             uri: uri.to_owned(),
@@ -252,6 +346,36 @@ fn stream_inf(value: &str) -> Option<(Bandwidth, String)> {
     let bandwidth =
         Bandwidth { peak: integer(peak)?.try_into().ok()?, average: integer(average)?.try_into().ok()? };
     (!codecs.contains('"') && plain(codecs)).then(|| (bandwidth, codecs.to_owned()))
+}
+
+/// A part of a segment.
+fn part(value: &str, segment: u64) -> Option<PartialSegment> {
+    let (duration, rest) = value.strip_prefix("DURATION=")?.split_once(",URI=\"")?;
+    let (uri, flags) = rest.split_once('"')?;
+    let flag = |flags, name| match str::strip_prefix(flags, name) {
+        Some(rest) => (true, rest),
+        None => (false, flags),
+    };
+    let (independent, flags) = flag(flags, ",INDEPENDENT=YES");
+    let (gap, flags) = flag(flags, ",GAP=YES");
+    let uri = Some(uri).filter(|uri| flags.is_empty() && !uri.is_empty() && plain(uri))?;
+    Some(PartialSegment { segment, uri: uri.to_owned(), duration: seconds(duration)?, independent, gap })
+}
+
+fn report(value: &str) -> Option<RenditionReport> {
+    let (uri, rest) = value.split_once(",LAST-MSN=")?;
+    let (last_segment, last_part) = rest.split_once(",LAST-PART=")?;
+    Some(RenditionReport {
+        uri: uri.strip_prefix("URI=").and_then(quoted)?.to_owned(),
+        last_segment: integer(last_segment)?,
+        last_part: integer(last_part)?,
+    })
+}
+
+/// An address in quotes.
+fn quoted(text: &str) -> Option<&str> {
+    let uri = text.strip_prefix('"')?.strip_suffix('"')?;
+    (!uri.is_empty() && !uri.contains('"') && plain(uri)).then_some(uri)
 }
 
 /// A decimal integer, digits only, without needless zeros.

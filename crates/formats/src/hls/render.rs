@@ -1,12 +1,12 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{MediaPlaylist, MultivariantPlaylist, PlaylistType, StartOffset};
+use super::{MediaPlaylist, MultivariantPlaylist, PartialSegment, PlaylistType, StartOffset};
 
 /// Version of multivariant playlists: they use nothing newer than what media playlists with `EXT-X-MAP` do.
 pub(super) const MULTIVARIANT_VERSION: u8 = 6;
 
-/// Bytes of one segment's lines, roughly.
+/// Bytes of the lines of one segment, or of one part, roughly.
 const SEGMENT_LINES: usize = 128;
 
 /// Writing to a `String` cannot fail.
@@ -15,7 +15,8 @@ macro_rules! line {
 }
 
 pub(super) fn media(playlist: &MediaPlaylist) -> String {
-    let mut out = String::with_capacity(256 + SEGMENT_LINES * playlist.segments.len());
+    let parts = playlist.low_latency.as_ref().map_or(0, |low| low.parts.len());
+    let mut out = String::with_capacity(512 + SEGMENT_LINES * (playlist.segments.len() + parts));
     line!(out, "#EXTM3U");
     line!(out, "#EXT-X-VERSION:{}", playlist.version());
     line!(out, "#EXT-X-TARGETDURATION:{}", playlist.target_duration);
@@ -37,14 +38,25 @@ pub(super) fn media(playlist: &MediaPlaylist) -> String {
         }
         Some(StartOffset::FromEnd(offset)) => line!(out, "#EXT-X-START:TIME-OFFSET=-{}", Seconds(offset)),
     }
+    if let Some(low) = &playlist.low_latency {
+        let hold_back = Seconds(low.part_hold_back);
+        line!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={hold_back}");
+        line!(out, "#EXT-X-PART-INF:PART-TARGET={}", Seconds(low.part_target));
+    }
     if let Some(uri) = &playlist.init_uri {
         line!(out, "#EXT-X-MAP:URI=\"{uri}\"");
     }
-    for segment in &playlist.segments {
+    let mut parts = playlist.low_latency.as_ref().map_or(&[][..], |low| &low.parts).iter().peekable();
+    for (index, segment) in (0u64..).zip(&playlist.segments) {
         if segment.discontinuity {
             line!(out, "#EXT-X-DISCONTINUITY");
         }
         line!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", segment.program_date_time);
+        // After the date: what holds for the segment holds for its first part (RFC 8216bis section 4.4.4.9).
+        let first = playlist.media_sequence;
+        while let Some(part) = parts.next_if(|part| part.segment.saturating_sub(first) <= index) {
+            media_part(&mut out, part);
+        }
         if segment.gap {
             line!(out, "#EXT-X-GAP");
         }
@@ -54,10 +66,29 @@ pub(super) fn media(playlist: &MediaPlaylist) -> String {
         }
         line!(out, "{}", segment.uri);
     }
+    if let Some(low) = &playlist.low_latency {
+        if let Some(date) = low.next_date {
+            line!(out, "#EXT-X-PROGRAM-DATE-TIME:{date}");
+        }
+        parts.for_each(|part| media_part(&mut out, part));
+        if let Some(uri) = &low.preload_hint {
+            line!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{uri}\"");
+        }
+        for report in &low.reports {
+            let (uri, segment, part) = (&report.uri, report.last_segment, report.last_part);
+            line!(out, "#EXT-X-RENDITION-REPORT:URI=\"{uri}\",LAST-MSN={segment},LAST-PART={part}");
+        }
+    }
     if playlist.ended {
         line!(out, "#EXT-X-ENDLIST");
     }
     out
+}
+
+fn media_part(out: &mut String, part: &PartialSegment) {
+    let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
+    let gap = if part.gap { ",GAP=YES" } else { "" };
+    line!(out, "#EXT-X-PART:DURATION={},URI=\"{}\"{independent}{gap}", Seconds(part.duration), part.uri);
 }
 
 pub(super) fn multivariant(playlist: &MultivariantPlaylist) -> String {

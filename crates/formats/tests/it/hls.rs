@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use minassa_formats::hls::{
-    Bandwidth, HlsError, MediaPlaylist, MultivariantPlaylist, PlaylistType, Segment, StartOffset,
-    TARGET_DURATION_S, Variant, codecs,
+    Bandwidth, HlsError, LowLatency, MediaPlaylist, MultivariantPlaylist, PartialSegment, PlaylistType,
+    RenditionReport, Segment, StartOffset, TARGET_DURATION_S, Variant, codecs,
 };
 use minassa_formats::mp3::id3_timestamp;
 use minassa_formats::mp4::{PartBoxes, UUID_CHAIN, init_name, opus_init, write_part, write_uuid};
@@ -42,6 +42,29 @@ fn playlist(rendition: Rendition, first: u64, count: u64) -> MediaPlaylist {
         ended: false,
         low_latency: None,
     }
+}
+
+/// Segments `first..` with the parts of the last, and these of the one that follows.
+fn low_latency(rendition: Rendition, first: u64, count: u64, further: u64) -> MediaPlaylist {
+    let mut playlist = playlist(rendition, first, count);
+    let last = SegmentNumber::new(first + count - 1);
+    let next = last.next();
+    let part = |number: PartNumber| PartialSegment {
+        segment: number.segment().get(),
+        uri: format!("{rendition}/{number}.m4s"),
+        duration: PART_DURATION,
+        independent: true,
+        gap: false,
+    };
+    playlist.low_latency = Some(LowLatency {
+        part_target: PART_DURATION,
+        part_hold_back: 4 * PART_DURATION,
+        parts: (0..PARTS_PER_SEGMENT + further).map(|n| part(last.first_part().plus(n))).collect(),
+        next_date: (further > 0).then(|| DOORS.plus(next.first_part().start().to_duration())),
+        preload_hint: Some(part(next.first_part().plus(further)).uri),
+        reports: vec![RenditionReport { uri: "mp3-64.m3u8".to_owned(), last_segment: 9, last_part: 1 }],
+    });
+    playlist
 }
 
 /// Segments `first..` of this audio, as they lie on the wire.
@@ -129,6 +152,86 @@ fn a_replay_playlist_with_everything_is_this_text() {
          #EXT-X-ENDLIST\n"
     );
     assert_eq!(MediaPlaylist::parse(&playlist.render()), Ok(playlist));
+}
+
+#[test]
+fn a_playlist_with_parts_is_this_text() {
+    let mut playlist = low_latency(Rendition::Opus24, 8, 1, 2);
+    let low = playlist.low_latency.as_mut().unwrap();
+    (low.parts[9].independent, low.parts[9].gap) = (false, true);
+    let text = playlist.render();
+    let (head, tail) = text.split_once("#EXT-X-PART:DURATION=0.480,URI=\"opus-24/66.m4s\"").unwrap();
+    assert_eq!(
+        head,
+        "#EXTM3U\n\
+         #EXT-X-VERSION:6\n\
+         #EXT-X-TARGETDURATION:4\n\
+         #EXT-X-MEDIA-SEQUENCE:8\n\
+         #EXT-X-INDEPENDENT-SEGMENTS\n\
+         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.920\n\
+         #EXT-X-PART-INF:PART-TARGET=0.480\n\
+         #EXT-X-MAP:URI=\"opus-24/init-NAME.mp4\"\n\
+         #EXT-X-PROGRAM-DATE-TIME:2026-11-22T19:00:30.720Z\n\
+         #EXT-X-PART:DURATION=0.480,URI=\"opus-24/64.m4s\",INDEPENDENT=YES\n\
+         #EXT-X-PART:DURATION=0.480,URI=\"opus-24/65.m4s\",INDEPENDENT=YES\n"
+            .replace("init-NAME.mp4", &init_name(&opus_init()))
+    );
+    let (_, tail) = tail.split_once("opus-24/70.m4s\",INDEPENDENT=YES\n").unwrap();
+    assert_eq!(
+        tail,
+        "#EXT-X-PART:DURATION=0.480,URI=\"opus-24/71.m4s\",INDEPENDENT=YES\n\
+         #EXTINF:3.840,\n\
+         opus-24/s8.m4s\n\
+         #EXT-X-PROGRAM-DATE-TIME:2026-11-22T19:00:34.560Z\n\
+         #EXT-X-PART:DURATION=0.480,URI=\"opus-24/72.m4s\",INDEPENDENT=YES\n\
+         #EXT-X-PART:DURATION=0.480,URI=\"opus-24/73.m4s\",GAP=YES\n\
+         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"opus-24/74.m4s\"\n\
+         #EXT-X-RENDITION-REPORT:URI=\"mp3-64.m3u8\",LAST-MSN=9,LAST-PART=1\n"
+    );
+    assert_eq!(MediaPlaylist::parse(&text), Ok(playlist));
+}
+
+#[test]
+fn parts_that_players_would_refuse_are_refused() {
+    let text = low_latency(Rendition::Opus24, 8, 1, 2).render();
+    let parse = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        MediaPlaylist::parse(&text.replacen(from, to, 1))
+    };
+    let line = |line, what| Err(HlsError::Line { line, what });
+    assert_eq!(parse("PART-HOLD-BACK=1.920", "PART-HOLD-BACK=0.950"), Err(HlsError::HoldBack));
+    assert_eq!(parse("PART-TARGET=0.480", "PART-TARGET=0.400"), Err(HlsError::PartTooLong { number: 8 }));
+    assert_eq!(
+        parse("DURATION=0.480", "DURATION=0.440"),
+        Err(HlsError::PartsDiffer { number: 8 }),
+        "they are as long as their segment"
+    );
+    // Of a segment that is not whole nobody knows yet how long it will be.
+    assert!(parse("0.480,URI=\"opus-24/72", "0.440,URI=\"opus-24/72").is_ok());
+    assert_eq!(
+        parse("#EXT-X-PART-INF:PART-TARGET=0.480\n", ""),
+        Err(HlsError::Missing { tag: "EXT-X-PART-INF" })
+    );
+    assert_eq!(
+        parse("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.920\n", ""),
+        Err(HlsError::Missing { tag: "EXT-X-SERVER-CONTROL" })
+    );
+    let date = "#EXT-X-PROGRAM-DATE-TIME:2026-11-22T19:00:34.560Z\n";
+    assert_eq!(parse(date, ""), line(20, "a part without EXT-X-PROGRAM-DATE-TIME"));
+    assert_eq!(parse("TYPE=PART", "TYPE=MAP"), line(23, "unreadable"));
+    assert_eq!(parse("LAST-PART=1", "LAST-PART=-1"), line(24, "unreadable"));
+    assert_eq!(parse("72.m4s\",INDEPENDENT=YES", "72.m4s\",INDEPENDENT=NO"), line(21, "unreadable"));
+    assert_eq!(
+        parse("LAST-PART=1\n", "LAST-PART=1\nx.m4s\n"),
+        line(25, "a segment after what stands at the end")
+    );
+    assert_eq!(
+        parse("LAST-PART=1\n", "LAST-PART=1\n#EXT-X-ENDLIST\n"),
+        line(25, "a tag after what stands at the end"),
+        "after the end nothing comes, so nothing is hinted at"
+    );
+    let last = "#EXT-X-PART:DURATION=0.480,URI=\"opus-24/73.m4s\",INDEPENDENT=YES\n";
+    assert_eq!(parse(last, &format!("{last}#EXTINF:0.960,\n")), line(24, "a segment described by half"));
 }
 
 #[test]
@@ -284,6 +387,7 @@ prop_compose! {
             (0..count).map(|n| any_segment(n, longest)).collect::<Vec<_>>()
         }),
         ended in any::<bool>(),
+        low in prop::option::of((0usize..4, 0u64..4, any::<bool>(), any::<bool>())),
         media_sequence in Just(media_sequence),
         target_duration in Just(target_duration),
     ) -> MediaPlaylist {
@@ -291,6 +395,10 @@ prop_compose! {
             let offset = Duration::from_micros(micros.into());
             if from_end { StartOffset::FromEnd(offset) } else { StartOffset::FromStart(offset) }
         };
+        let low_latency = low.map(|(with_parts, further, hint, report)| {
+            let further = if ended { 0 } else { further };
+            any_parts(&segments, u64::from(media_sequence), with_parts, further, hint && !ended, report && !ended)
+        });
         MediaPlaylist {
             init_uri,
             kind,
@@ -300,8 +408,45 @@ prop_compose! {
             start_offset: start.map(offset),
             segments,
             ended,
-            low_latency: None,
+            low_latency,
         }
+    }
+}
+
+/// Parts of the last segments, two of each, and of the one that follows.
+fn any_parts(
+    segments: &[Segment],
+    first: u64,
+    with_parts: usize,
+    further: u64,
+    hint: bool,
+    report: bool,
+) -> LowLatency {
+    let part = |segment: u64, index: u64, duration| PartialSegment {
+        segment,
+        uri: format!("opus-24/{segment}.{index}.m4s"),
+        duration,
+        independent: index == 0,
+        gap: index == 1 && segment.is_multiple_of(3),
+    };
+    let target = segments.iter().map(|segment| segment.duration).max().unwrap_or(PART_DURATION);
+    let next = first + segments.len() as u64;
+    let numbered = segments.iter().zip(first..).skip(segments.len().saturating_sub(with_parts));
+    let whole = numbered.flat_map(|(segment, number)| {
+        let begin = segment.duration / 3;
+        [part(number, 0, begin), part(number, 1, segment.duration - begin)]
+    });
+    LowLatency {
+        part_target: target,
+        part_hold_back: 3 * target,
+        parts: whole.chain((0..further).map(|index| part(next, index, target))).collect(),
+        next_date: (further > 0).then_some(DOORS),
+        preload_hint: hint.then(|| format!("opus-24/{next}.{further}.m4s")),
+        reports: if report {
+            vec![RenditionReport { uri: "opus-48.m3u8".to_owned(), last_segment: next, last_part: further }]
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -329,7 +474,9 @@ proptest! {
             let seconds: f64 = duration.trim_end_matches(',').parse().unwrap();
             prop_assert!(seconds.round() as u64 <= target, "{seconds} {target}");
         }
-        prop_assert_eq!(values(&text, "#EXT-X-PROGRAM-DATE-TIME:").len(), playlist.segments.len());
+        let unfinished = playlist.low_latency.is_some_and(|low| low.next_date.is_some());
+        let dates = playlist.segments.len() + usize::from(unfinished);
+        prop_assert_eq!(values(&text, "#EXT-X-PROGRAM-DATE-TIME:").len(), dates);
         prop_assert_eq!(text.ends_with("#EXT-X-ENDLIST\n"), playlist.ended);
     }
 
