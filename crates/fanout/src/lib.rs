@@ -28,7 +28,7 @@ mod rota;
 mod window;
 
 pub use cursor::{Cadence, Container, Cursor, FutureStart, Output, Skips, Start, Step, SwitchError, Tier};
-pub use playlist::LIVE_SEGMENTS;
+pub use playlist::{HINTED_PARTS, HOLD_BACK_PARTS, LISTED_PARTS, LIVE_SEGMENTS, Readiness, Reload};
 pub use rota::{Rota, SPREAD, Slot, Turn, WRITE_TIME};
 pub use window::{Notice, Push, Window};
 
@@ -60,6 +60,14 @@ const _: () = assert!(
     (LIVE_SEGMENTS as u64 * 2 + 1) * PARTS_PER_SEGMENT <= WINDOW_PARTS as u64,
     "what a live playlist named stays in the window"
 );
+const _: () = assert!(
+    // RFC 8216bis section 6.2.2: a part stays available for three target durations after it left the playlist.
+    2 * LISTED_PARTS + PARTS_PER_SEGMENT <= WINDOW_PARTS as u64,
+    "a part that a live playlist listed stays in the window"
+);
+const _: () = assert!(HOLD_BACK_PARTS >= 3, "the draft's advice");
 
+#[cfg(test)]
+mod playlist_tests;
 #[cfg(test)]
 mod tests;

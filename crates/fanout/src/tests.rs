@@ -25,7 +25,7 @@ fn unhashed(bytes: Bytes) -> Payload {
     Payload { bytes, digest: Digest::default() }
 }
 
-fn part(n: u64) -> Part {
+pub(crate) fn part(n: u64) -> Part {
     Part {
         number: number(n),
         epoch: Epoch(1),
@@ -51,7 +51,7 @@ fn boxed_part(n: u64) -> Part {
     part
 }
 
-fn window(numbers: impl IntoIterator<Item = u64>) -> Window {
+pub(crate) fn window(numbers: impl IntoIterator<Item = u64>) -> Window {
     let mut window = Window::new();
     for n in numbers {
         assert!(matches!(window.push(part(n)), Push::Accepted { .. }));

@@ -46,9 +46,12 @@ pub struct Window {
     slots: Box<[Option<Entry>]>,
     /// First and last number present.
     span: Option<(PartNumber, PartNumber)>,
+    /// The first number that ever came.
+    begun: Option<PartNumber>,
     settled: bool,
     ended: bool,
     notice: Option<Notice>,
+    version: u64,
 }
 
 impl Default for Window {
@@ -61,7 +64,7 @@ impl Window {
     /// An empty one.
     pub fn new() -> Self {
         let slots = std::iter::repeat_with(|| None).take(WINDOW_PARTS).collect();
-        Self { slots, span: None, settled: false, ended: false, notice: None }
+        Self { slots, span: None, begun: None, settled: false, ended: false, notice: None, version: 0 }
     }
 
     /// Adds a part, and lets those go that no longer fit.
@@ -92,12 +95,15 @@ impl Window {
             oldest = candidate.min(number);
         }
         self.span = Some((oldest, number));
+        self.begun = self.begun.or(Some(number));
+        self.version += 1;
         Push::Accepted { missing }
     }
 
     /// Says that what was missed has been filled in as far as possible, so that the newest part is now about the
     /// present. Until then nobody who waits is placed: the first parts after a start of the edge are old ones.
     pub fn settle(&mut self) {
+        self.version += u64::from(!self.settled);
         self.settled = true;
     }
 
@@ -127,11 +133,22 @@ impl Window {
         self.announce(last_words);
         self.ended = true;
         self.settled = true;
+        self.version += 1;
+    }
+
+    /// Grows with everything that playlists are made of: whoever made one has made it for as long as this is the same.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether no part will follow.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// The part with which the window began, which may have left it long ago.
+    pub(crate) fn begun(&self) -> Option<PartNumber> {
+        self.begun
     }
 
     /// The oldest part present.
