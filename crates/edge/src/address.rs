@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{Container, Tier};
+use fanout::{Container, Reload, Tier};
 use model::{EventSlug, PartNumber, Rendition, SegmentNumber};
 
 /// Longest text taken from an address into an answer.
@@ -53,22 +53,30 @@ pub(crate) enum FilesAddress<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LiveItem<'a> {
     Index,
-    /// `whole`: what comes after the end, at once.
-    Playlist {
-        rendition: Rendition,
-        whole: bool,
-    },
+    Playlist(PlaylistItem),
     Init {
         name: &'a str,
     },
+    /// `tagged`: of MP3, with the tag that HLS wants before it.
     Part {
         rendition: Rendition,
         number: PartNumber,
+        tagged: bool,
     },
     Segment {
         rendition: Rendition,
         number: SegmentNumber,
     },
+}
+
+/// A media playlist below `/live/{event}/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlaylistItem {
+    pub(crate) rendition: Rendition,
+    /// What comes after the end, at once.
+    pub(crate) whole: bool,
+    /// What it has to have before it is wanted.
+    pub(crate) reload: Option<Reload>,
 }
 
 /// Something below `/e/{event}/`.
@@ -133,7 +141,8 @@ fn live_item<'a>(file: &'a str, query: Option<&str>) -> Result<LiveItem<'a>, Add
             "index" => Ok(LiveItem::Index),
             _ => {
                 let whole = query.is_some_and(|query| query.split('&').any(|pair| pair == "replay"));
-                rendition_in(name, |_| true).map(|rendition| LiveItem::Playlist { rendition, whole })
+                let (rendition, reload) = (rendition_in(name, |_| true)?, reload(query)?);
+                Ok(LiveItem::Playlist(PlaylistItem { rendition, whole, reload }))
             }
         };
     }
@@ -150,9 +159,23 @@ fn live_item<'a>(file: &'a str, query: Option<&str>) -> Result<LiveItem<'a>, Add
                 let number = SegmentNumber::new(part_number("segment", number)?.get());
                 Ok(LiveItem::Segment { rendition, number })
             }
-            None => Ok(LiveItem::Part { rendition, number: part_number("part", stem)? }),
+            None => {
+                let name = if rendition.is_cmaf() { None } else { stem.strip_prefix('p') };
+                let number = part_number("part", name.unwrap_or(stem))?;
+                Ok(LiveItem::Part { rendition, number, tagged: name.is_some() })
+            }
         },
         _ => Err(AddressError::Nothing),
+    }
+}
+
+/// The delivery directives of a blocking reload (RFC 8216bis section 6.2.5.2). Others are passed over.
+fn reload(query: Option<&str>) -> Result<Option<Reload>, AddressError> {
+    let number = |key| value(query, key).map(|text| Ok(part_number(key, text)?.get())).transpose();
+    match (number("_HLS_msn")?, number("_HLS_part")?) {
+        (Some(segment), part) => Ok(Some(Reload::new(segment, part))),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(invalid("_HLS_msn", "", "a whole number beside _HLS_part")),
     }
 }
 
@@ -344,22 +367,37 @@ mod tests {
     fn places_behind_the_files_door() {
         let live = |item| FilesAddress::Live { ticket: None, event: name("talk"), item };
         let recorded = |item| FilesAddress::Recording { event: name("talk"), item };
-        let listed = |whole| LiveItem::Playlist { rendition: Rendition::Mp3_64, whole };
+        let awaited =
+            |whole, reload| LiveItem::Playlist(PlaylistItem { rendition: Rendition::Mp3_64, whole, reload });
+        let listed = |whole| awaited(whole, None);
         let clip = |from_ms, to_ms, rendition| RecordingItem::Clip {
             rendition,
             from: Duration::from_millis(from_ms),
             to: Duration::from_millis(to_ms),
         };
-        let part = |rendition, n| LiveItem::Part { rendition, number: PartNumber::new(n) };
+        let any_part =
+            |rendition, n, tagged| LiveItem::Part { rendition, number: PartNumber::new(n), tagged };
+        let part = |rendition, n| any_part(rendition, n, false);
         let segment = |rendition, n| LiveItem::Segment { rendition, number: SegmentNumber::new(n) };
         for (path, query, expected) in [
             ("/metrics", None, FilesAddress::Metrics),
             ("/live/talk/index.m3u8", None, live(LiveItem::Index)),
             ("/live/talk/mp3-64.m3u8", None, live(listed(false))),
             ("/live/talk/mp3-64.m3u8", Some("replay"), live(listed(true))),
+            (
+                "/live/talk/mp3-64.m3u8",
+                Some("_HLS_msn=12&_HLS_part=3"),
+                live(awaited(false, Some(Reload::new(12, Some(3))))),
+            ),
+            (
+                "/live/talk/mp3-64.m3u8",
+                Some("_HLS_skip=YES&_HLS_msn=18446744073709551615&x"),
+                live(awaited(false, Some(Reload::new(u64::MAX, None)))),
+            ),
             ("/live/talk/opus-24/init-0.mp4", None, live(LiveItem::Init { name: "init-0.mp4" })),
             ("/live/talk/opus-24/0.m4s", None, live(part(Rendition::Opus24, 0))),
             ("/live/talk/mp3-64/17.mp3", None, live(part(Rendition::Mp3_64, 17))),
+            ("/live/talk/mp3-64/p17.mp3", None, live(any_part(Rendition::Mp3_64, 17, true))),
             ("/live/talk/mp3-64/s17.mp3", None, live(segment(Rendition::Mp3_64, 17))),
             ("/e/talk/recording.m3u8", None, recorded(RecordingItem::Index)),
             ("/e/talk/recording.mp3-64.m3u8", None, recorded(RecordingItem::Playlist(Rendition::Mp3_64))),
@@ -405,6 +443,13 @@ mod tests {
         for (path, query) in [
             ("/live/talk/opus-48/latest.m4s", None),
             ("/live/talk/opus-48/00.m4s", None),
+            ("/live/talk/opus-48/p0.m4s", None),
+            ("/live/talk/mp3-64/p.mp3", None),
+            ("/live/talk/mp3-64/ps1.mp3", None),
+            ("/live/talk/opus-48.m3u8", Some("_HLS_part=1")),
+            ("/live/talk/opus-48.m3u8", Some("_HLS_msn=1&_HLS_part=")),
+            ("/live/talk/opus-48.m3u8", Some("_HLS_msn=-1")),
+            ("/live/talk/opus-48.m3u8", Some("_HLS_msn=18446744073709551616")),
             ("/live/talk/opus-48/s.m4s", None),
             ("/live/talk/opus-48/s-1.m4s", None),
             ("/live/talk/opus-48/99999999999999999999999.m4s", None),

@@ -12,6 +12,7 @@ use model::{Event, EventSlug, Part, PartNumber, Rendition, UnixTime};
 use tokio::sync::watch;
 
 use crate::bell::Bell;
+use crate::files::playlists::Playlists;
 use crate::notice;
 
 /// How long after its start an event is expected to run if origin does not say how it stands.
@@ -168,10 +169,12 @@ struct Reloads {
 #[derive(Debug)]
 pub(crate) struct Live {
     window: RwLock<Window>,
-    /// Grows whenever the window changes.
-    version: AtomicU64,
-    changed: watch::Sender<()>,
+    /// Grows at every change, notices among them.
+    revision: AtomicU64,
     bell: Arc<Bell>,
+    /// Version of the window, for those who wait for a part and for nothing else.
+    version: watch::Sender<u64>,
+    pub(crate) playlists: Playlists,
     pub(crate) listeners: Listeners,
     quiet: Mutex<Quiet>,
 }
@@ -201,9 +204,10 @@ impl Live {
     pub(crate) fn new(bell: Arc<Bell>) -> Self {
         Self {
             window: RwLock::new(Window::new()),
-            version: AtomicU64::new(0),
-            changed: watch::Sender::new(()),
+            revision: AtomicU64::new(0),
             bell,
+            version: watch::Sender::new(0),
+            playlists: Playlists::default(),
             listeners: Listeners::default(),
             quiet: Mutex::default(),
         }
@@ -213,34 +217,22 @@ impl Live {
         read(&self.window)
     }
 
-    /// Grows whenever the window changes.
-    pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    /// Grows whenever the window changes or says something new.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
-    fn announce_change(&self) {
-        self.version.fetch_add(1, Ordering::Release);
-        self.changed.send_replace(());
+    /// Wakes when there are new parts, or when it is known that there will be none.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Wakes who waits for the window, and who waits for parts if there is something new for them.
+    fn wake(&self) {
+        let version = self.window().version();
+        self.version.send_if_modified(|known| std::mem::replace(known, version) != version);
+        self.revision.fetch_add(1, Ordering::Release);
         self.bell.ring();
-    }
-
-    /// Wakes whenever the window has changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    /// Whether there is a segment that a live playlist can name, or never will be.
-    pub(crate) fn is_listed(&self, rendition: Rendition) -> bool {
-        let window = self.window();
-        // The civil time of part 0 does not matter for that.
-        window.has_ended() || window.media_playlist(rendition, UnixTime::from_nanos(0)).is_some()
-    }
-
-    /// Waits for [`Self::is_listed`].
-    pub(crate) async fn listed(&self, rendition: Rendition) {
-        let mut changed = self.changes();
-        // The window outlives who waits for it, so that waiting cannot fail.
-        while !self.is_listed(rendition) && changed.changed().await.is_ok() {}
     }
 
     /// Takes a part in.
@@ -258,7 +250,7 @@ impl Live {
         };
         lock(&self.quiet).part = 0;
         self.conclude(facts, false);
-        self.announce_change();
+        self.wake();
         pushed
     }
 
@@ -275,7 +267,7 @@ impl Live {
             let bytes = notice_box(&window, words.as_bytes());
             window.end(bytes);
             drop(window);
-            self.announce_change();
+            self.wake();
         }
     }
 
@@ -314,7 +306,7 @@ impl Live {
             let bytes = notice_box(&window, words.as_bytes());
             window.announce(bytes);
         }
-        self.announce_change();
+        self.wake();
         pace
     }
 }

@@ -22,6 +22,12 @@ pub struct EdgeConfig {
     pub listeners_max: usize,
     /// Connections of the files door at once, 16 to 1000000; more wait. Default 2048.
     pub files_connections_max: usize,
+    /// Requests of the files door that are held at once until a part, or a playlist with it, is there, 1 to 1000000; who
+    /// would have to wait then gets `503`. A player of parts holds two. Default 4096.
+    pub held_max: usize,
+    /// Downloads of recordings and clips at once, 1 to 1000000; who comes then gets `503`. Each takes up to 128 KB while
+    /// its reader is slow. Default 2048.
+    pub downloads_max: usize,
     /// Open files kept free for everything that is no connection, 64 to 100000. Default 256.
     pub files_reserve: usize,
     /// How long a listener may take nothing before it is closed, seconds, 1 to 600. Default 30.
@@ -48,6 +54,8 @@ impl Default for EdgeConfig {
             cell: 0,
             listeners_max: 15_000,
             files_connections_max: 2_048,
+            held_max: 4_096,
+            downloads_max: 2_048,
             files_reserve: 256,
             stuck_s: 30,
             send_buffer: 64 * 1024,
@@ -78,9 +86,11 @@ impl EdgeConfig {
     /// The first [`ConfigError`] found.
     pub fn check(&self) -> Result<(), ConfigError> {
         let outside = |key, value: u64, allowed| ConfigError { key, value: value.to_string(), allowed };
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>, &'static str); 9] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>, &'static str); 11] = [
             ("listeners_max", self.listeners_max as u64, 1..=1_000_000, "1 to 1000000"),
             ("files_connections_max", self.files_connections_max as u64, 16..=1_000_000, "16 to 1000000"),
+            ("held_max", self.held_max as u64, 1..=1_000_000, "1 to 1000000"),
+            ("downloads_max", self.downloads_max as u64, 1..=1_000_000, "1 to 1000000"),
             ("files_reserve", self.files_reserve as u64, 64..=100_000, "64 to 100000"),
             ("stuck_s", self.stuck_s, 1..=600, "1 to 600"),
             ("send_buffer", self.send_buffer as u64, 16_384..=16_777_216, "16384 to 16777216"),
@@ -120,9 +130,11 @@ mod tests {
     #[test]
     fn what_is_outside_names_its_key() {
         type Spoil = fn(&mut EdgeConfig);
-        let cases: [(&str, Spoil); 11] = [
+        let cases: [(&str, Spoil); 13] = [
             ("listeners_max", |c| c.listeners_max = 0),
             ("files_connections_max", |c| c.files_connections_max = 1),
+            ("held_max", |c| c.held_max = 0),
+            ("downloads_max", |c| c.downloads_max = 1_000_001),
             ("files_reserve", |c| c.files_reserve = 1),
             ("stuck_s", |c| c.stuck_s = 601),
             ("send_buffer", |c| c.send_buffer = 1),

@@ -123,12 +123,49 @@ pub(crate) fn render(shared: &Shared) -> String {
     family("file_answers_total", "counter", "Answers of the files door.", &answers);
     family("listeners", "gauge", "Listeners at the push door.", &one(&counters.listeners));
     family("listeners_max", "gauge", "Listeners allowed.", &[(String::new(), shared.listeners_max)]);
-    let held = shared.holds_max - shared.holds.available_permits();
     family(
         "held_requests",
         "gauge",
-        "Requests that wait for the first segment of a playlist.",
-        &[(String::new(), held as u64)],
+        "Requests that wait for a part or a playlist.",
+        &[(String::new(), shared.holds.taken() as u64)],
+    );
+    family(
+        "held_requests_refused_total",
+        "counter",
+        "Requests that could not wait because too many did.",
+        &[(String::new(), shared.holds.refused())],
+    );
+    family(
+        "rendered_playlists_total",
+        "counter",
+        "Live playlists rendered.",
+        &one(&counters.playlists_rendered),
+    );
+    let downloads = shared.config.downloads_max - shared.downloads.available_permits();
+    family(
+        "downloads",
+        "gauge",
+        "Downloads of recordings in progress.",
+        &[(String::new(), downloads as u64)],
+    );
+    family(
+        "downloads_refused_total",
+        "counter",
+        "Downloads refused because too many ran.",
+        &one(&counters.downloads_refused),
+    );
+    let (reads, joined) = shared.recordings.counts();
+    family(
+        "disk_reads_total",
+        "counter",
+        "Times the disk was turned to for a recording.",
+        &[(String::new(), reads)],
+    );
+    family(
+        "shared_reads_total",
+        "counter",
+        "Times somebody was served by what was just being read for another.",
+        &[(String::new(), joined)],
     );
     family("windows", "gauge", "Events with a window.", &one(&counters.windows));
     let newest: Vec<_> = shared

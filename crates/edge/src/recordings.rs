@@ -1,17 +1,23 @@
-//! Recordings, read from the disk away from the runtime's threads, a bounded number of reads at once.
+//! Recordings, read from the disk away from the runtime's threads: a bounded number of reads at once, and each thing
+//! once for all who ask for it meanwhile.
+
+mod flight;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use archive::{ArchiveError, Clip, Download, Recording, Span};
-use bytes::Bytes;
-use model::{EventSlug, Rendition};
+use bytes::{Bytes, BytesMut};
+use model::{EventSlug, PartNumber, Rendition, SegmentNumber};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::address::RecordingItem;
+use crate::files::wrapped;
+use flight::Flights;
 
 /// Recordings kept open.
 const OPEN_MAX: usize = 32;
@@ -19,6 +25,8 @@ const OPEN_MAX: usize = 32;
 const REFRESH: Duration = Duration::from_millis(250);
 /// Longest wait for a turn to read.
 const TURN: Duration = Duration::from_secs(10);
+/// Bytes of a download that are read at once.
+pub(crate) const PIECE: u64 = 64 * 1024;
 
 /// Why a recording could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +43,78 @@ pub(crate) enum ReadError {
     /// A read panicked: our bug.
     #[error("a read failed badly")]
     Panicked,
+    /// A read that others waited for as well failed.
+    #[error(transparent)]
+    Shared(Arc<ReadError>),
 }
+
+impl ReadError {
+    /// What each of those who share a read is told.
+    fn told(shared: &Arc<Self>) -> Self {
+        match &**shared {
+            Self::Busy => Self::Busy,
+            Self::Archive(ArchiveError::NotFound(event)) => {
+                Self::Archive(ArchiveError::NotFound(event.clone()))
+            }
+            Self::Archive(ArchiveError::NoPart(number)) => Self::Archive(ArchiveError::NoPart(*number)),
+            _ => Self::Shared(Arc::clone(shared)),
+        }
+    }
+}
+
+/// Which replay playlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Replay {
+    /// The show, with addresses as `/e/{event}/` needs them.
+    Show,
+    /// From doors to the end, with addresses as `/live/{event}/` needs them.
+    Everything,
+}
+
+/// What is read once for all who ask for it at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Part {
+        event: EventSlug,
+        rendition: Rendition,
+        number: PartNumber,
+        tagged: bool,
+    },
+    Segment {
+        event: EventSlug,
+        rendition: Rendition,
+        number: SegmentNumber,
+    },
+    Replay {
+        event: EventSlug,
+        rendition: Rendition,
+        which: Replay,
+    },
+    /// A piece of the download with this validator, which is equal only for equal bytes.
+    Piece {
+        etag: String,
+        index: u64,
+    },
+}
+
+/// Bytes, and whether they are of a recording that is finished.
+type Yield = (Bytes, bool);
 
 /// All recordings below some data directories.
 #[derive(Debug)]
 pub(crate) struct Recordings {
+    disk: Arc<Disk>,
+    openings: Flights<EventSlug, Result<Arc<RwLock<Opened>>, Arc<ReadError>>>,
+    flights: Flights<Item, Result<Yield, Arc<ReadError>>>,
+    shared: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Disk {
     directories: Arc<[PathBuf]>,
     turns: Semaphore,
     open: Mutex<BTreeMap<EventSlug, Entry>>,
+    reads: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -62,7 +134,31 @@ struct Opened {
 impl Recordings {
     /// `reads` is the number of reads at once.
     pub(crate) fn new(directories: Vec<PathBuf>, reads: usize) -> Self {
-        Self { directories: directories.into(), turns: Semaphore::new(reads), open: Mutex::default() }
+        let disk = Disk {
+            directories: directories.into(),
+            turns: Semaphore::new(reads),
+            open: Mutex::default(),
+            reads: AtomicU64::new(0),
+        };
+        Self {
+            disk: Arc::new(disk),
+            openings: Flights::new(),
+            flights: Flights::new(),
+            shared: AtomicU64::new(0),
+        }
+    }
+
+    /// How often the disk was turned to, and how often that served somebody else too.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.disk.reads.load(Ordering::Relaxed), self.shared.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is a recording of an event. The disk is only asked about one that is not open.
+    ///
+    /// # Errors
+    /// [`ArchiveError::NotFound`] if not, otherwise why it cannot be told.
+    pub(crate) async fn exists(&self, event: &EventSlug) -> Result<(), ReadError> {
+        self.opened(event).await.map(drop)
     }
 
     /// Runs `read` with an event's recording as it is now, on a thread that may block.
@@ -71,10 +167,65 @@ impl Recordings {
         event: &EventSlug,
         read: impl FnOnce(&Recording) -> Result<R, ArchiveError> + Send + 'static,
     ) -> Result<R, ReadError> {
-        self.with_opened(event, move |opened| {
-            read(&opened.read().unwrap_or_else(PoisonError::into_inner).recording)
-        })
-        .await
+        let opened = self.opened(event).await?;
+        self.disk.with(opened, read).await
+    }
+
+    /// The bytes of a part; with the tag that HLS wants if `tagged`.
+    pub(crate) async fn part(
+        &self,
+        event: &EventSlug,
+        rendition: Rendition,
+        number: PartNumber,
+        tagged: bool,
+    ) -> Result<Bytes, ReadError> {
+        let item = Item::Part { event: event.clone(), rendition, number, tagged };
+        let read = move |recording: &Recording| {
+            let bytes = if tagged {
+                let part = recording.read_whole_part(number)?;
+                let bytes = &part.payload(rendition).bytes;
+                wrapped::join(rendition, &part, std::slice::from_ref(bytes))
+            } else {
+                recording.read_part(rendition, number)?
+            };
+            Ok((bytes, recording.is_finished()))
+        };
+        self.read_once(event, item, read).await.map(|(bytes, _)| bytes)
+    }
+
+    /// The bytes of a segment. One that is not whole is none until the event is over.
+    pub(crate) async fn segment(
+        &self,
+        event: &EventSlug,
+        rendition: Rendition,
+        number: SegmentNumber,
+    ) -> Result<Bytes, ReadError> {
+        let item = Item::Segment { event: event.clone(), rendition, number };
+        let read = move |recording: &Recording| {
+            Ok((segment(recording, rendition, number)?, recording.is_finished()))
+        };
+        self.read_once(event, item, read).await.map(|(bytes, _)| bytes)
+    }
+
+    /// A replay playlist as it is now, and whether it will change no more. [`ArchiveError::NotFound`] if there is
+    /// nothing in it yet.
+    pub(crate) async fn replay(
+        &self,
+        event: &EventSlug,
+        rendition: Rendition,
+        which: Replay,
+    ) -> Result<Yield, ReadError> {
+        let item = Item::Replay { event: event.clone(), rendition, which };
+        let read = move |recording: &Recording| {
+            let (span, base) = match which {
+                Replay::Show => (Span::Show, format!("/live/{}/", recording.event())),
+                Replay::Everything => (Span::Everything, String::new()),
+            };
+            let playlist = archive::playlist::replay(recording, rendition, &span, &base);
+            let playlist = playlist.ok_or_else(|| ArchiveError::NotFound(recording.event().clone()))?;
+            Ok((playlist.render().into(), recording.is_finished()))
+        };
+        self.read_once(event, item, read).await
     }
 
     /// A download of a recording as it is now. `title` goes into the tags where there are any.
@@ -84,74 +235,106 @@ impl Recordings {
         item: RecordingItem,
         title: String,
     ) -> Result<(Download, bool), ReadError> {
-        self.with_opened(event, move |opened| {
-            {
-                let opened = opened.read().unwrap_or_else(PoisonError::into_inner);
-                if let Some(download) = opened.downloads.get(&item) {
-                    return Ok((download.clone(), opened.recording.is_finished()));
-                }
-            }
-            let mut opened = opened.write().unwrap_or_else(PoisonError::into_inner);
-            let recording = &opened.recording;
-            let finished = recording.is_finished();
-            let span = Span::Show;
-            let download = match item {
-                RecordingItem::Mp4(rendition) => Download::mp4(recording, rendition, &span)?,
-                RecordingItem::Ogg => Download::ogg(recording, Rendition::Opus48, &span, &title)?,
-                RecordingItem::Mp3 => Download::mp3(recording, &span)?,
-                RecordingItem::Clip { rendition, from, to } => {
-                    // As many clips as there are pairs of numbers: these are not kept.
-                    return Ok((Download::clip(recording, rendition, Clip { from, to })?, finished));
-                }
-                RecordingItem::Index | RecordingItem::Playlist(_) => {
-                    return Err(ArchiveError::NotFound(recording.event().clone()));
-                }
-            };
-            opened.downloads.insert(item, download.clone());
-            Ok((download, finished))
-        })
-        .await
+        let opened = self.opened(event).await?;
+        self.disk.with_opened(opened, move |opened| download(opened, item, &title)).await
     }
 
-    /// Reads a piece of a download.
-    pub(crate) async fn read(
+    /// A piece of a download: [`PIECE`] bytes from `index` times as many on, fewer at its end.
+    pub(crate) async fn piece(&self, download: &Download, index: u64) -> Result<Bytes, ReadError> {
+        let item = Item::Piece { etag: download.etag().to_owned(), index };
+        let (disk, download) = (Arc::clone(&self.disk), download.clone());
+        let read = async move || {
+            let read = disk.blocking(move || Ok(piece(&download, index)?)).await?;
+            Ok((read, true))
+        };
+        self.join(&self.flights, item, read).await.map(|(bytes, _)| bytes)
+    }
+
+    /// Reads an item of a recording, or waits for who does.
+    async fn read_once(
         &self,
-        download: Download,
-        offset: u64,
-        limit: usize,
-    ) -> Result<Bytes, ReadError> {
-        let _turn = self.turn().await?;
-        let read = tokio::task::spawn_blocking(move || download.read(offset, limit)).await;
-        Ok(read.map_err(|_| ReadError::Panicked)??)
+        event: &EventSlug,
+        item: Item,
+        read: impl FnOnce(&Recording) -> Result<(Bytes, bool), ArchiveError> + Send + 'static,
+    ) -> Result<Yield, ReadError> {
+        let opened = self.opened(event).await?;
+        let disk = Arc::clone(&self.disk);
+        self.join(&self.flights, item, async move || disk.with(opened, read).await).await
+    }
+
+    /// An event's recording, opened if it was not.
+    async fn opened(&self, event: &EventSlug) -> Result<Arc<RwLock<Opened>>, ReadError> {
+        if let Some(opened) = self.disk.known(event) {
+            return Ok(opened);
+        }
+        let (disk, name) = (Arc::clone(&self.disk), event.clone());
+        self.join(&self.openings, event.clone(), async move || disk.open(name).await).await
+    }
+
+    async fn join<K, V, F>(
+        &self,
+        flights: &Flights<K, Result<V, Arc<ReadError>>>,
+        key: K,
+        read: impl FnOnce() -> F,
+    ) -> Result<V, ReadError>
+    where
+        K: Ord + Clone + Send + 'static,
+        V: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<V, ReadError>> + Send + 'static,
+    {
+        let (flight, joined) = flights.join(key, || {
+            let read = read();
+            async move { read.await.map_err(Arc::new) }
+        });
+        self.shared.fetch_add(u64::from(joined), Ordering::Relaxed);
+        flight.await.map_err(|error| ReadError::told(&error))
+    }
+}
+
+impl Disk {
+    async fn with<R: Send + 'static>(
+        &self,
+        opened: Arc<RwLock<Opened>>,
+        read: impl FnOnce(&Recording) -> Result<R, ArchiveError> + Send + 'static,
+    ) -> Result<R, ReadError> {
+        let read = move |opened: &RwLock<Opened>| {
+            read(&opened.read().unwrap_or_else(PoisonError::into_inner).recording)
+        };
+        self.with_opened(opened, read).await
     }
 
     async fn with_opened<R: Send + 'static>(
         &self,
-        event: &EventSlug,
+        opened: Arc<RwLock<Opened>>,
         read: impl FnOnce(&RwLock<Opened>) -> Result<R, ArchiveError> + Send + 'static,
     ) -> Result<R, ReadError> {
+        self.blocking(move || {
+            refresh(&opened)?;
+            Ok(read(&opened)?)
+        })
+        .await
+    }
+
+    async fn open(&self, event: EventSlug) -> Result<Arc<RwLock<Opened>>, ReadError> {
+        let (directories, name) = (Arc::clone(&self.directories), event.clone());
+        let recording = self.blocking(move || Ok(Recording::open(&directories, &name)?)).await?;
+        let opened = Arc::new(RwLock::new(Opened {
+            recording,
+            refreshed: Instant::now(),
+            downloads: BTreeMap::new(),
+        }));
+        self.keep(event, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Runs `read` on a thread that may block, when it is its turn.
+    async fn blocking<R: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<R, ReadError> + Send + 'static,
+    ) -> Result<R, ReadError> {
         let _turn = self.turn().await?;
-        let known = self.known(event);
-        let (directories, event) = (Arc::clone(&self.directories), event.clone());
-        let found = tokio::task::spawn_blocking(move || {
-            let opened = match known {
-                Some(opened) => {
-                    refresh(&opened)?;
-                    opened
-                }
-                None => Arc::new(RwLock::new(Opened {
-                    recording: Recording::open(&directories, &event)?,
-                    refreshed: Instant::now(),
-                    downloads: BTreeMap::new(),
-                })),
-            };
-            let result = read(&opened)?;
-            Ok((result, event, opened))
-        });
-        let (result, event, opened) =
-            found.await.map_err(|_| ReadError::Panicked)?.map_err(ReadError::Archive)?;
-        self.keep(event, opened);
-        Ok(result)
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        tokio::task::spawn_blocking(read).await.map_err(|_| ReadError::Panicked)?
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
@@ -171,13 +354,85 @@ impl Recordings {
 
     fn keep(&self, event: EventSlug, opened: Arc<RwLock<Opened>>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.entry(event).or_insert_with(|| Entry { used: Instant::now(), opened });
+        open.insert(event, Entry { used: Instant::now(), opened });
         if open.len() > OPEN_MAX
             && let Some(oldest) =
                 open.iter().min_by_key(|(_, entry)| entry.used).map(|(event, _)| event.clone())
         {
             open.remove(&oldest);
         }
+    }
+}
+
+/// The parts of a segment, as every edge makes it of them.
+fn segment(
+    recording: &Recording,
+    rendition: Rendition,
+    number: SegmentNumber,
+) -> Result<Bytes, ArchiveError> {
+    let (first, range) = (number.first_part(), recording.parts());
+    let next = number.next().first_part();
+    let end = if recording.is_finished() { next.min(range.end) } else { next };
+    if end <= first {
+        return Err(ArchiveError::NoPart(first));
+    }
+    let whole = recording.read_whole_part(first)?;
+    let parts = (first.get()..end.get())
+        .map(|n| recording.read_part(rendition, PartNumber::new(n)))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(wrapped::join(rendition, &whole, &parts))
+}
+
+/// A download, made anew or as it was made for somebody else since the recording last grew.
+fn download(
+    opened: &RwLock<Opened>,
+    item: RecordingItem,
+    title: &str,
+) -> Result<(Download, bool), ArchiveError> {
+    {
+        let opened = opened.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(download) = opened.downloads.get(&item) {
+            return Ok((download.clone(), opened.recording.is_finished()));
+        }
+    }
+    let mut opened = opened.write().unwrap_or_else(PoisonError::into_inner);
+    let recording = &opened.recording;
+    let finished = recording.is_finished();
+    let span = Span::Show;
+    let download = match item {
+        RecordingItem::Mp4(rendition) => Download::mp4(recording, rendition, &span)?,
+        RecordingItem::Ogg => Download::ogg(recording, Rendition::Opus48, &span, title)?,
+        RecordingItem::Mp3 => Download::mp3(recording, &span)?,
+        RecordingItem::Clip { rendition, from, to } => {
+            // As many clips as there are pairs of numbers: these are not kept.
+            return Ok((Download::clip(recording, rendition, Clip { from, to })?, finished));
+        }
+        RecordingItem::Index | RecordingItem::Playlist(_) => {
+            return Err(ArchiveError::NotFound(recording.event().clone()));
+        }
+    };
+    opened.downloads.insert(item, download.clone());
+    Ok((download, finished))
+}
+
+/// Reads a piece of a download, which may lie in several files.
+fn piece(download: &Download, index: u64) -> io::Result<Bytes> {
+    let begin = index.saturating_mul(PIECE);
+    let end = begin.saturating_add(PIECE).min(download.length());
+    let left = |at: u64| usize::try_from(end.saturating_sub(at)).unwrap_or(0);
+    let first = download.read(begin, left(begin))?;
+    if first.len() == left(begin) || first.is_empty() {
+        return Ok(first);
+    }
+    let mut bytes = BytesMut::with_capacity(left(begin));
+    bytes.extend_from_slice(&first);
+    loop {
+        let at = begin + bytes.len() as u64;
+        let more = download.read(at, left(at))?;
+        if more.is_empty() {
+            return Ok(bytes.freeze());
+        }
+        bytes.extend_from_slice(&more);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::EdgeConfig;
 use crate::bell::Bell;
 use crate::channel::Channel;
+use crate::files::hold::Holds;
 use crate::push::Histogram;
 use crate::recordings::Recordings;
 
@@ -56,6 +57,9 @@ pub(crate) struct Counters {
     pub(crate) parts_stale: AtomicU64,
     pub(crate) messages_damaged: AtomicU64,
     pub(crate) events_refused: AtomicU64,
+    /// Live playlists rendered.
+    pub(crate) playlists_rendered: AtomicU64,
+    pub(crate) downloads_refused: AtomicU64,
     /// Answers of the files door by the first digit of their status, 1 to 5.
     pub(crate) answers: [AtomicU64; 5],
     /// Listeners at the push door now.
@@ -83,11 +87,10 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     pub(crate) recordings: Recordings,
     pub(crate) counters: Counters,
-    /// Places for requests at the files door that wait for the first segment: half its connections, so that the
-    /// others are served meanwhile.
-    pub(crate) holds: Semaphore,
-    /// Places in `holds` when nobody waits.
-    pub(crate) holds_max: usize,
+    /// Places for requests at the files door that wait for a part or a playlist.
+    pub(crate) holds: Holds,
+    /// Places for downloads.
+    pub(crate) downloads: Arc<Semaphore>,
     /// Cancelled when the doors close.
     pub(crate) closing: CancellationToken,
     /// Whether origin has spoken since the start, or was given time enough to.
@@ -114,10 +117,9 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let holds_max = (parts.config.files_connections_max / 2).min(Semaphore::MAX_PERMITS);
         let shared = Self {
-            holds: Semaphore::new(holds_max),
-            holds_max,
+            holds: Holds::new(parts.config.held_max, parts.closing.clone()),
+            downloads: Arc::new(Semaphore::new(parts.config.downloads_max)),
             config: parts.config,
             index: parts.index,
             listeners_max: parts.listeners_max,

@@ -206,7 +206,8 @@ async fn bad_input_gets_its_proper_answer() {
         ("GET", "/e/none/recording.mp3", 404, "unknown-event"),
         ("GET", "/live/talk/flac.m3u8", 404, "unknown-rendition"),
         ("GET", "/live/talk/opus-48/init-0123456789abcdef.mp4", 404, "not-found"),
-        ("GET", &part("20"), 404, "future-part"),
+        // The next two are about to come, and are waited for.
+        ("GET", &part("22"), 404, "future-part"),
         ("GET", &part("18446744073709551615"), 404, "future-part"),
         ("GET", &part("18446744073709551616"), 400, "invalid-value"),
         ("GET", &part("-1"), 400, "invalid-value"),
@@ -214,6 +215,12 @@ async fn bad_input_gets_its_proper_answer() {
         ("GET", &part("s2"), 404, "future-part"),
         ("GET", &part("s18446744073709551615"), 404, "future-part"),
         ("GET", &part("sx"), 400, "invalid-value"),
+        ("GET", "/live/talk/opus-48.m3u8?_HLS_part=3", 400, "invalid-value"),
+        ("GET", "/live/talk/opus-48.m3u8?_HLS_msn=x", 400, "invalid-value"),
+        // Two whole segments, so that 0 to 3 may be asked for.
+        ("GET", "/live/talk/opus-48.m3u8?_HLS_msn=4", 400, "future-part"),
+        ("GET", "/live/talk/opus-48.m3u8?_HLS_msn=3&_HLS_part=8", 400, "future-part"),
+        ("GET", "/live/talk/opus-48.m3u8?_HLS_msn=18446744073709551615&_HLS_part=9", 400, "future-part"),
         ("GET", "/e/talk/clip", 400, "invalid-value"),
         ("GET", "/e/talk/clip?from=2&to=1", 400, "invalid-value"),
         ("GET", "/e/talk/clip?from=NaN&to=1", 400, "invalid-value"),
@@ -290,7 +297,7 @@ async fn a_playlist_before_its_first_segment_is_answered_when_that_is_there() {
 async fn only_so_many_wait_for_a_first_segment_and_none_of_them_when_the_doors_close() {
     let directory = TempDir::new().unwrap();
     let mut studio = Studio::new(directory.path(), "talk");
-    let edge = Edge::start(directory.path(), 0, |config| config.files_connections_max = 16);
+    let edge = Edge::start(directory.path(), 0, |config| config.held_max = 8);
     studio.air_silence(7);
     studio.heard_by("edge-0").await;
     let files = edge.files;
@@ -304,6 +311,7 @@ async fn only_so_many_wait_for_a_first_segment_and_none_of_them_when_the_doors_c
     };
     told(edge.get_file("/live/talk/opus-48.m3u8").await);
     held(&edge, 8).await;
+    assert_eq!(edge.figure("minassa_edge_held_requests_refused_total").await, 1);
     edge.stop().await;
     for response in waiting {
         told(response.await.unwrap());

@@ -56,6 +56,11 @@ impl Reload {
         self.part == PARTS_PER_SEGMENT - 1
     }
 
+    /// The segment of the part asked for.
+    pub fn segment(self) -> u64 {
+        self.segment
+    }
+
     fn number(self) -> PartNumber {
         SegmentNumber::new(self.segment).first_part().plus(self.part)
     }

@@ -20,7 +20,7 @@ pub(crate) struct Hall {
     pub(crate) live: Arc<Live>,
     pub(crate) rota: Rota,
     /// What of the window was seen last.
-    version: u64,
+    revision: u64,
     newest: Option<PartNumber>,
     settled: bool,
     ended: bool,
@@ -34,12 +34,12 @@ impl Hall {
     /// An empty one.
     pub(crate) fn new(channel: Arc<Channel>, live: Arc<Live>, now: Duration) -> Self {
         let small = channel.level() >= SMALL_FROM_LEVEL;
-        let version = live.version();
+        let revision = live.revision();
         let mut hall = Self {
             channel,
             live,
             rota: Rota::new(),
-            version,
+            revision,
             newest: None,
             settled: false,
             ended: false,
@@ -55,8 +55,8 @@ impl Hall {
     pub(crate) fn look(&mut self, now: Duration) -> bool {
         let small = self.channel.level() >= SMALL_FROM_LEVEL;
         let moves = std::mem::replace(&mut self.small, small) != small;
-        let version = self.live.version();
-        if std::mem::replace(&mut self.version, version) != version {
+        let revision = self.live.revision();
+        if std::mem::replace(&mut self.revision, revision) != revision {
             self.take_in(now);
         }
         moves

@@ -1,0 +1,203 @@
+//! Requests that come early are held until the window has what they ask for: blocking reloads, hinted parts, and
+//! playlists before their first segment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::response::{IntoResponse as _, Response};
+use backend::problem::Problem;
+use fanout::{Readiness, Window};
+use formats::hls::TARGET_DURATION_S;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::channel::Live;
+use crate::shared::count;
+
+/// Longest time a blocking reload or a hinted part is held. The draft allows three target durations (RFC 8216bis
+/// section 6.2.5.2); the answer is on its way before they are over.
+pub(super) const LONGEST: Duration =
+    Duration::from_secs(3 * TARGET_DURATION_S as u64).saturating_sub(Duration::from_millis(250));
+
+/// Places for requests that wait, and how many found none.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    places: Semaphore,
+    max: usize,
+    refused: AtomicU64,
+    /// Cancelled when the doors close: nobody waits then.
+    closing: CancellationToken,
+}
+
+const _: () = assert!(LONGEST.as_millis() < 3 * TARGET_DURATION_S as u128 * 1_000);
+
+/// What became of a request that was early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// The window has what it asks for.
+    Ready,
+    /// It asks for more than is to come soon.
+    TooFar,
+    /// What it asks for has not come in time.
+    Late,
+    /// As many wait already as may.
+    Full,
+    /// The doors close.
+    Closing,
+}
+
+impl Holds {
+    pub(crate) fn new(max: usize, closing: CancellationToken) -> Self {
+        Self { places: Semaphore::new(max), max, refused: AtomicU64::new(0), closing }
+    }
+
+    /// Requests that wait now.
+    pub(crate) fn taken(&self) -> usize {
+        self.max.saturating_sub(self.places.available_permits())
+    }
+
+    /// Requests that would have had to wait and could not.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `readiness` is not [`Readiness::Wait`] any more, at most for `limit`; not at all if as many requests
+    /// wait already as may.
+    pub(super) async fn hold(
+        &self,
+        live: &Live,
+        limit: Duration,
+        readiness: impl Fn(&Window) -> Readiness,
+    ) -> Held {
+        let look = || match readiness(&live.window()) {
+            Readiness::Ready => Some(Held::Ready),
+            Readiness::TooFar => Some(Held::TooFar),
+            Readiness::Wait => None,
+        };
+        if let Some(held) = look() {
+            return held;
+        }
+        let Ok(_place) = self.places.try_acquire() else {
+            count(&self.refused);
+            return Held::Full;
+        };
+        let mut progress = live.progress();
+        let waited = async {
+            loop {
+                if let Some(held) = look() {
+                    return held;
+                }
+                // The window outlives who waits for it, so that waiting cannot fail.
+                if progress.changed().await.is_err() {
+                    return Held::Late;
+                }
+            }
+        };
+        tokio::select! {
+            waited = timeout(limit, waited) => waited.unwrap_or(Held::Late),
+            () = self.closing.cancelled() => Held::Closing,
+        }
+    }
+}
+
+impl Held {
+    /// What to say to who was not served.
+    pub(super) fn refusal(self) -> Response {
+        let why = match self {
+            Self::Full => "as many requests wait as may",
+            Self::Closing => "this edge is about to go",
+            Self::Ready | Self::TooFar | Self::Late => "what was asked for has not come yet",
+        };
+        Problem::unavailable(why, 1).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use fanout::Reload;
+    use model::{Epoch, Part, PartKind, PartNumber, Payload};
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::channel::Facts;
+
+    fn part(number: u64) -> Part {
+        let payload = Payload::new(Bytes::from_static(b"part"));
+        Part {
+            number: PartNumber::new(number),
+            epoch: Epoch(1),
+            kind: PartKind::Live,
+            payloads: [payload.clone(), payload.clone(), payload],
+            records: Vec::new(),
+        }
+    }
+
+    fn live(parts: u64) -> Live {
+        let live = Live::new(std::sync::Arc::new(crate::bell::Bell::silent()));
+        (0..parts).for_each(|number| _ = live.accept(part(number), &Facts::default()));
+        live
+    }
+
+    fn reload(segment: u64, part: u64) -> impl Fn(&Window) -> Readiness {
+        move |window| window.playlist_readiness(Some(Reload::new(segment, Some(part))))
+    }
+
+    #[tokio::test]
+    async fn what_does_not_come_is_not_waited_for_forever() {
+        let (live, holds) = (live(20), Holds::new(1, CancellationToken::new()));
+        let limit = Duration::from_millis(20);
+        assert_eq!(holds.hold(&live, limit, reload(2, 4)).await, Held::Late);
+        let hinted = |window: &Window| window.part_readiness(PartNumber::new(20));
+        assert_eq!(holds.hold(&live, limit, hinted).await, Held::Late);
+        assert_eq!((holds.taken(), holds.refused()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_answered_by_the_part_it_waits_for() {
+        let (live, holds) = (live(20), Holds::new(8, CancellationToken::new()));
+        let parts = async {
+            while holds.taken() != 2 {
+                yield_now().await;
+            }
+            live.accept(part(20), &Facts::default());
+            // A second's tick brings nothing new to who waits for parts.
+            live.tick(&Facts::default());
+            while holds.taken() != 1 {
+                yield_now().await;
+            }
+            (21..24).for_each(|number| _ = live.accept(part(number), &Facts::default()));
+            for _ in 0..8 {
+                yield_now().await;
+            }
+            assert_eq!(holds.taken(), 1);
+            live.accept(part(24), &Facts::default());
+        };
+        let wait = |segment, part| holds.hold(&live, LONGEST, reload(segment, part));
+        // One asks for the fifth part of the segment in progress, one for what follows its eighth, one for too much.
+        let (first, second, gone, ()) = tokio::join!(wait(2, 4), wait(2, 8), wait(5, 0), parts);
+        assert_eq!((first, second, gone), (Held::Ready, Held::Ready, Held::TooFar));
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_nobody_when_the_doors_close() {
+        let closing = CancellationToken::new();
+        let (live, holds) = (live(20), Holds::new(1, closing.clone()));
+        let first = holds.hold(&live, LONGEST, reload(2, 4));
+        let rest = async {
+            while holds.taken() != 1 {
+                yield_now().await;
+            }
+            assert_eq!(holds.hold(&live, LONGEST, reload(2, 4)).await, Held::Full);
+            assert_eq!(
+                holds.hold(&live, LONGEST, reload(2, 3)).await,
+                Held::Ready,
+                "who need not wait is served"
+            );
+            closing.cancel();
+        };
+        let (first, ()) = tokio::join!(first, rest);
+        assert_eq!((first, holds.taken(), holds.refused()), (Held::Closing, 0, 1));
+    }
+}
