@@ -16,7 +16,7 @@ use toml::Value;
 
 use crate::config::{Config, ConfigError, FlagValue, LogFormat, Place, SAMPLE};
 use crate::supervisor::Role;
-use crate::{client, demo, doctor, roles, supervisor};
+use crate::{client, crowds, demo, doctor, roles, supervisor};
 
 /// The environment's variable with the operator's token for client commands.
 pub const TOKEN_VARIABLE: &str = "MINASSA_TOKEN";
@@ -51,6 +51,11 @@ enum Command {
     Event {
         #[command(subcommand)]
         command: EventCommand,
+    },
+    /// Send a crowd to a running server.
+    Rehearse {
+        #[command(subcommand)]
+        command: crowds::RehearseCommand,
     },
     /// Say whether this machine is fit for a show, and what to change.
     Doctor {
@@ -367,6 +372,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Control(flags) => roles::run(Role::Control, flags.load()?)?,
         Command::Demo(flags) => demo::run(flags)?,
         Command::Event { command } => client::run(command)?,
+        Command::Rehearse { command } => return crowds::run(&command),
         Command::Doctor { flags, json } => return doctor::run(&flags.load()?, json),
         Command::Config { sample: true, .. } => io::stdout().write_all(SAMPLE.as_bytes())?,
         Command::Config { flags, json, .. } => {

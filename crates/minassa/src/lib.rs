@@ -9,6 +9,7 @@
 //! | [`client`] | `event …`: commands that talk to a running server |
 //! | [`doctor`] | is this machine fit for a show |
 //! | [`demo`] | a whole event on this machine, with speakers of our own |
+//! | [`crowds`] | `rehearse …`: crowds against a running server |
 //! | [`logs`] | the log on standard error |
 //!
 //! Nothing here decides about a show; it brings together those who do.
@@ -19,8 +20,10 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod crowds;
 pub mod demo;
 pub mod doctor;
 pub mod logs;
+
 pub mod roles;
 pub mod supervisor;
