@@ -1,6 +1,6 @@
 //! What the tests need beyond Rust and a C compiler.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -40,6 +40,24 @@ const PACKAGES: [Package; 6] = [
     },
 ];
 
+/// Servers that the edge is measured against, and what feeds them.
+const PEERS: [Package; 4] = [
+    Package {
+        name: "icecast2",
+        is_there: || is_server_installed("icecast2"),
+        why: "a peer of the pushed stream",
+    },
+    Package { name: "nginx", is_there: || is_server_installed("nginx"), why: "a peer of HLS" },
+    Package { name: "ffmpeg", is_there: || is_installed("ffmpeg"), why: "the peers' source" },
+    Package { name: "openssl", is_there: || is_installed("openssl"), why: "makes a peer's certificate" },
+];
+
+/// Debian keeps servers where ordinary users do not look.
+fn is_server_installed(program: &str) -> bool {
+    is_installed(program)
+        || ["/usr/sbin", "/sbin"].iter().any(|place| Path::new(place).join(program).is_file())
+}
+
 /// Independent WebRTC clients, with the import that shows they are there. `imageio-ffmpeg` brings an ffmpeg that can
 /// publish over WHIP, which Debian's cannot.
 const PYTHON_PACKAGES: [(&str, &str); 2] =
@@ -50,7 +68,31 @@ const PYTHON_PACKAGES: [(&str, &str); 2] =
 /// # Errors
 /// If they cannot be installed.
 pub(crate) fn system_packages() -> Result<()> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|package| !(package.is_there)()).collect();
+    install(&PACKAGES)
+}
+
+/// Installs what is missing of the peers. Debian's packages start servers as they are installed; these are told not to.
+///
+/// # Errors
+/// If they cannot be installed.
+pub(crate) fn peers() -> Result<()> {
+    install(&PEERS)
+}
+
+/// Installs `perf` if it is missing.
+///
+/// # Errors
+/// If it cannot be installed.
+pub(crate) fn perf() -> Result<()> {
+    install(&[Package {
+        name: "linux-perf",
+        is_there: || is_installed("perf"),
+        why: "shows where cycles go",
+    }])
+}
+
+fn install(packages: &[Package]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|package| !(package.is_there)()).collect();
     if missing.is_empty() {
         eprintln!("everything is there");
         return Ok(());
@@ -80,12 +122,13 @@ fn apt_get(arguments: &[&str]) -> Result<Command> {
         (true, _) => Command::new("apt-get"),
         (false, true) => {
             let mut sudo = Command::new("sudo");
-            sudo.arg("--preserve-env=DEBIAN_FRONTEND").arg("apt-get");
+            sudo.arg("--preserve-env=DEBIAN_FRONTEND,RUNLEVEL").arg("apt-get");
             sudo
         }
         (false, false) => bail!("packages are missing, and this is neither root nor is there sudo"),
     };
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+    // At run level 1 Debian's scripts start no service.
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").args(arguments);
     Ok(command)
 }
 

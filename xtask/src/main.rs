@@ -3,6 +3,7 @@
 //! Every step is also a command of its own; `cargo xtask --help` lists them. A step is a few processes run one after
 //! the other, in the open: what is run is printed before it is.
 
+mod bench;
 mod install;
 mod run;
 mod steps;
@@ -44,6 +45,8 @@ fn perform(arguments: &[String]) -> Result<()> {
             timings.print();
             result
         }
+        ["bench-edge", rest @ ..] => bench::edge(rest),
+        ["profile-edge", rest @ ..] => bench::profile(rest),
         [name] => match STEPS.iter().chain(MORE).find(|step| step.name == *name) {
             Some(step) => (step.run)(),
             None => bail!("there is no step {name}\n\n{}", help()),
@@ -66,8 +69,11 @@ fn skipped<'a>(words: &[&'a str]) -> Result<Vec<&'a str>> {
 
 fn help() -> String {
     let mut text = String::from(
-        "Usage: cargo xtask test [--skip STEP]...   all steps, in this order\n\
-        \x20      cargo xtask STEP                    one of them\n\nSteps:\n",
+        "Usage: cargo xtask test [--skip STEP]...            all steps, in this order\n\
+        \x20      cargo xtask STEP                             one of them\n\
+        \x20      cargo xtask bench-edge [SCENARIO]... [--peers] [--quick] ...\n\
+        \x20                                                   the edge against its floor and its peers\n\
+        \x20      cargo xtask profile-edge ...                 where an edge's cycles go\n\nSteps:\n",
     );
     for step in STEPS {
         text.push_str(&format!("  {:<12} {}\n", step.name, step.about));

@@ -50,8 +50,7 @@ impl Material {
     /// If the voice cannot be decoded or encoded.
     pub fn voice(event: &EventSlug, doors: ClockReading) -> Result<Self> {
         let voice = Clip::decode(VOICE).context("the voice cannot be decoded")?;
-        let (opus24, opus48) =
-            (opus(&voice, OpusSettings::OPUS_24)?, opus(&voice, OpusSettings::OPUS_48)?);
+        let (opus24, opus48) = (opus(&voice, OpusSettings::OPUS_24)?, opus(&voice, OpusSettings::OPUS_48)?);
         let mp3 = mp3(&voice)?;
         let of = |frames: &[Bytes], part: usize, each: usize| frames[part * each..(part + 1) * each].to_vec();
         let round = (0..VOICE_PARTS).map(|part| PartFrames {

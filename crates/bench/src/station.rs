@@ -82,11 +82,8 @@ pub async fn run(flags: &StationFlags) -> Result<()> {
 }
 
 fn status(flags: &StationFlags, doors: ClockReading, newest_part: Option<PartNumber>) -> OriginStatus {
-    let anchor = AnchorRecord {
-        doors: doors.unix,
-        doors_boot_ns: doors.boot.as_nanos(),
-        boot_id: doors.boot_id.0,
-    };
+    let anchor =
+        AnchorRecord { doors: doors.unix, doors_boot_ns: doors.boot.as_nanos(), boot_id: doors.boot_id.0 };
     let event = EventStatus {
         event: flags.event.clone(),
         revision: 1,

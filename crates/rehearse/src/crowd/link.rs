@@ -17,6 +17,8 @@ use crate::record::{RecordError, record_length};
 
 /// Bytes read at once.
 const READ: usize = 256 * 1024;
+/// Receive buffer of whoever does not mean to read, bytes: the less it takes, the more its server has to keep.
+const SMALL: usize = 4_096;
 /// Source addresses that one process spreads its connections over when the target is loopback, so that ports do not
 /// run out.
 const SOURCES: u32 = 16;
@@ -80,10 +82,11 @@ impl Dialer {
         Self { tls, share, mss, dialled: 0, buffer: vec![0; READ] }
     }
 
-    /// Begins to connect.
+    /// Begins to connect. Whoever does not mean to read has a `small` room for what comes.
     pub(crate) fn dial(
         &mut self,
         target: &Target,
+        small: bool,
         registry: &Registry,
         token: Token,
     ) -> Result<Link, LinkError> {
@@ -95,6 +98,9 @@ impl Dialer {
             _ => None,
         };
         let socket = self.socket(target.address).map_err(LinkError::Socket)?;
+        if small {
+            socket.set_recv_buffer_size(SMALL).map_err(LinkError::Socket)?;
+        }
         match socket.connect(&target.address.into()) {
             Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                 return Err(LinkError::Connect(error));

@@ -225,7 +225,8 @@ impl<'s> Load<'s> {
         let token = Token(index | (seat.generation as usize) << 32);
         let target = &self.targets[seat.target];
         seat.begin(now_us, again, self.config.kind, &target.path);
-        match self.dialer.dial(target, self.poll.registry(), token) {
+        let small = matches!(seat.role, Role::Slow | Role::Never);
+        match self.dialer.dial(target, small, self.poll.registry(), token) {
             Ok(link) => {
                 seat.link = Some(link);
                 self.standing.begun += 1;

@@ -1,0 +1,418 @@
+//! The other lines of what must hold, as far as an edge alone can show them.
+
+use anyhow::Result;
+use rehearse::crowd::{CrowdReport, Group};
+
+use super::cost::{RAMP, ordinary};
+use super::lab::{Crowd, Lab};
+use super::servers::{EdgeSetup, Edges, Floor};
+use super::sheet::Sheet;
+
+/// Listeners that are there when a storm comes, and its joins.
+const STORM: (usize, usize) = (9_000, 8_000);
+/// Most listeners of one edge, beside its other files.
+const EDGE_MAX: usize = 18_000;
+/// Limits of a storm, ms.
+const FIRST_AUDIO_MS: f64 = 500.0;
+const LATENESS_MS: f64 = 150.0;
+/// Seconds after which a reader that takes nothing is closed, in the scenario of slow readers.
+const STUCK_S: u64 = 10;
+/// What a measured time may differ by without meaning anything, ms: the generator looks at its sockets once a ms.
+const GRAIN_MS: f64 = 1.0;
+
+impl Lab {
+    fn scaled(&self, listeners: usize) -> usize {
+        if self.quick { listeners / 20 } else { listeners }
+    }
+
+    /// TLS where the edge speaks it.
+    fn tls_first(&self) -> bool {
+        self.edge_tls
+    }
+}
+
+fn named(tls: bool) -> &'static str {
+    if tls { "TLS" } else { "plain" }
+}
+
+/// Parts missed, losses, failures and stalls.
+fn harm(group: &Group) -> u64 {
+    let counts = &group.counts;
+    counts.failed + counts.lost + counts.lost_early + counts.missed + counts.broken + counts.stalls
+}
+
+/// Line 2: many listeners for a long time.
+pub(crate) fn hold(lab: &Lab, sheet: &mut Sheet, minutes: f64) -> Result<()> {
+    sheet.heading("Holding");
+    let tls = lab.tls_first();
+    for (edges, listeners, tier) in [(1, 15_000, 1), (3, 45_000, 4)] {
+        let listeners = lab.scaled(listeners);
+        let setup = EdgeSetup { edges, ..EdgeSetup::new(tls) };
+        let served = Edges::start(lab, &setup)?;
+        let crowd = Crowd::of(served.push("opus-48"), listeners)
+            .with("ramp", RAMP)
+            .with("tier", tier)
+            .with("settle", 3.0 + 0.96 * f64::from(tier))
+            .with("window", minutes * 60.0)
+            .with("processes", edges);
+        let report = lab.crowd(&crowd, &served.running)?;
+        let what =
+            format!("{listeners} listeners, {}, {edges} edges, tier {tier}, {minutes} minutes", named(tls));
+        let judged = |holds: bool| (!report.generator.void).then_some(holds);
+        let lateness = report.base.lateness_ms;
+        let everyone = report.base.counts.steady as usize == listeners;
+        sheet.verdict(
+            &format!("{what}: harm"),
+            &format!("{} ({} heard throughout)", harm(&report.base), report.base.counts.steady),
+            "0",
+            judged(harm(&report.base) == 0 && everyone),
+        );
+        sheet.verdict(
+            &format!("{what}: lateness against each one's rhythm, p99"),
+            &format!("{} ms", lateness.p99),
+            "50 ms",
+            judged(lateness.p99 <= 50.0),
+        );
+        let growth = report.server.rss_mib_per_minute;
+        // A line through a few seconds is no slope.
+        let long = minutes >= 1.0;
+        sheet.verdict(
+            &format!("{what}: growth of memory"),
+            &format!("{growth} MiB a minute"),
+            "1 MB a minute",
+            if long { judged(growth * 1.048_576 < 1.0) } else { None },
+        );
+        describe(sheet, &report);
+    }
+    Ok(())
+}
+
+/// What stands beside a verdict.
+fn describe(sheet: &mut Sheet, report: &CrowdReport) {
+    let server = &report.server;
+    sheet.say(&format!(
+        "  core {:.0} % busy, {:.1} µs a listener and second; generator {:.0} % busy{}",
+        100.0 * server.core_busy,
+        server.core_us_per_listener_s,
+        100.0 * report.generator.core_busy.unwrap_or(report.generator.cpu),
+        if report.generator.void { ", VOID" } else { "" },
+    ));
+    for (kind, times) in &report.failures {
+        sheet.say(&format!("  failure: {kind}: {times}"));
+    }
+}
+
+/// Line 3: memory of a listener.
+pub(crate) fn memory(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
+    sheet.heading("Memory of a listener");
+    for (tls, limit) in [(true, 1_536.0), (false, 256.0)] {
+        if tls && !lab.edge_tls {
+            sheet.verdict("TLS", "this edge speaks none", "1536 bytes", None);
+            continue;
+        }
+        let edges = Edges::start(lab, &EdgeSetup::new(tls))?;
+        let report = lab.crowd(&ordinary(lab, &edges.push("opus-48"), 1), &edges.running)?;
+        let server = &report.server;
+        let bytes = server.pss_bytes_per_connection;
+        let buffers = report.tcp.as_ref().map_or(0.0, |tcp| tcp.server_bytes_per_connection);
+        sheet.verdict(
+            &format!("{}, {} listeners, in user space", named(tls), lab.listeners),
+            &format!("{bytes:.0} bytes"),
+            &format!("{limit:.0} bytes"),
+            Some(bytes <= limit && report.base.counts.steady as usize == lab.listeners),
+        );
+        sheet.say(&format!(
+            "  kernel: {:.0} bytes of objects (both ends halved), {buffers:.0} bytes of buffers of the server's end",
+            server.slab_bytes_per_connection / 2.0,
+        ));
+    }
+    Ok(())
+}
+
+/// What is asked in a storm.
+#[derive(Clone, Copy, Debug)]
+struct Tempest {
+    tls: bool,
+    resume: bool,
+    joins: usize,
+    over_s: f64,
+}
+
+enum Who {
+    Edge,
+    Floor,
+}
+
+fn storm_once(lab: &Lab, who: &Who, tempest: Tempest) -> Result<CrowdReport> {
+    let crowd = |url: &str| {
+        let mut crowd = Crowd::of(url, lab.scaled(STORM.0))
+            .with("ramp", RAMP)
+            .with("settle", 4)
+            .with("window", tempest.over_s + 4.0)
+            .with("storm", tempest.joins)
+            .with("storm-over", tempest.over_s);
+        if tempest.resume {
+            crowd = crowd.flag("resume");
+        }
+        crowd
+    };
+    match who {
+        Who::Edge => {
+            let edges = Edges::start(lab, &EdgeSetup::new(tempest.tls))?;
+            lab.crowd(&crowd(&edges.push("opus-48")), &edges.running)
+        }
+        Who::Floor => {
+            // In slices: at once it would hold its own door shut for a tenth of a second.
+            let floor = Floor::start(lab, tempest.tls, 1, 240)?;
+            lab.crowd(&crowd(&floor.url), &floor.running)
+        }
+    }
+}
+
+/// Whether a storm was borne: `None` if the generator was too busy to tell.
+fn borne(report: &CrowdReport) -> Option<bool> {
+    let storm = report.storm.as_ref()?;
+    let good = storm.counts.joined == storm.counts.asked
+        && harm(storm) + harm(&report.base) == 0
+        && storm.first_audio_ms.p99 <= FIRST_AUDIO_MS
+        && report.base.lateness_ms.p99 <= LATENESS_MS;
+    // What is borne is borne by a busy generator too.
+    (good || !report.generator.void).then_some(good)
+}
+
+/// Line 4: a storm of joins while others listen, and the fastest that is borne.
+pub(crate) fn storm(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
+    sheet.heading("Join storm");
+    let tls = lab.tls_first();
+    let tempest = Tempest { tls, resume: false, joins: lab.scaled(STORM.1), over_s: 4.0 };
+    let report = storm_once(lab, &Who::Edge, tempest)?;
+    let storm = report.storm.clone().unwrap_or_default();
+    let judged = |holds: bool| (holds || !report.generator.void).then_some(holds);
+    let what = format!("{} joins in 4 s while {} listen, {}", tempest.joins, lab.scaled(STORM.0), named(tls));
+    sheet.verdict(
+        &format!("{what}: joined"),
+        &format!(
+            "{} of {}, harm {}",
+            storm.counts.joined,
+            storm.counts.asked,
+            harm(&storm) + harm(&report.base)
+        ),
+        "all, 0",
+        judged(storm.counts.joined == storm.counts.asked && harm(&storm) + harm(&report.base) == 0),
+    );
+    sheet.verdict(
+        &format!("{what}: first audio from the TCP connect, p99"),
+        &format!(
+            "{} ms (p50 {}, max {})",
+            storm.first_audio_ms.p99, storm.first_audio_ms.p50, storm.first_audio_ms.max
+        ),
+        "500 ms",
+        judged(storm.first_audio_ms.p99 <= FIRST_AUDIO_MS),
+    );
+    sheet.verdict(
+        &format!("{what}: lateness of those who were there, p99"),
+        &format!("{} ms", report.base.lateness_ms.p99),
+        "150 ms",
+        judged(report.base.lateness_ms.p99 <= LATENESS_MS),
+    );
+    describe(sheet, &report);
+    sheet.say(
+        "\nThe highest rate of joins a second at which all of this still holds. The floor writes in slices of 2 ms here: \
+         at once it would hold its own door shut for a tenth of a second.\n",
+    );
+    let mut rows = Vec::new();
+    for (tls, resume) in [(true, false), (true, true), (false, false)] {
+        let edge = match tls && !lab.edge_tls {
+            true => None,
+            false => Some(highest_rate(lab, &Who::Edge, tls, resume)?),
+        };
+        let floor = highest_rate(lab, &Who::Floor, tls, resume)?;
+        let ratio = edge.as_ref().map(|edge| edge.rate / floor.rate);
+        let kind = if resume { "resumed" } else { "full" };
+        let name = if tls { format!("TLS, {kind}") } else { "plain".to_owned() };
+        rows.push(vec![
+            name.clone(),
+            edge.as_ref().map_or_else(|| "–".to_owned(), Rate::to_string),
+            floor.to_string(),
+            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
+        ]);
+        if tls {
+            // Where the generator was the limit of one of them, the ratio says nothing.
+            let fair = edge.as_ref().is_some_and(|edge| !edge.bounded) && !floor.bounded;
+            sheet.verdict(
+                &format!("rate of {name} joins against the floor's"),
+                &ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
+                "at least 0.70",
+                ratio.filter(|_| fair).map(|ratio| ratio >= 0.7),
+            );
+        }
+    }
+    sheet.say("");
+    sheet.table(&["joins", "edge", "floor", "ratio"], &rows);
+    Ok(())
+}
+
+/// A rate that was borne, a second.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    rate: f64,
+    /// The generator could do no more.
+    bounded: bool,
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let more = if self.bounded { "≥ " } else { "" };
+        write!(f, "{more}{:.0}", self.rate)
+    }
+}
+
+fn highest_rate(lab: &Lab, who: &Who, tls: bool, resume: bool) -> Result<Rate> {
+    let room = if lab.quick { 500 } else { EDGE_MAX - STORM.0 };
+    let (mut low, mut high) = (250.0, if tls { 8_000.0 } else { 16_000.0 });
+    let mut bounded = false;
+    for _ in 0..if lab.quick { 2 } else { 5 } {
+        let rate = f64::midpoint(low, high);
+        let over_s = (room as f64 / rate).min(4.0);
+        let tempest = Tempest { tls, resume, joins: (rate * over_s) as usize, over_s };
+        let verdict = borne(&storm_once(lab, who, tempest)?);
+        match verdict {
+            Some(true) => low = rate,
+            Some(false) => high = rate,
+            None => high = rate,
+        }
+        bounded = if verdict == Some(true) { bounded } else { verdict.is_none() };
+    }
+    Ok(Rate { rate: low, bounded })
+}
+
+/// Line 5: bytes for a byte of Opus.
+pub(crate) fn bytes(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
+    sheet.heading("Bytes for a byte of Opus");
+    let tls = lab.tls_first();
+    for (rendition, limit) in [("opus-48", 1.08), ("opus-24", 1.22)] {
+        let edges = Edges::start(lab, &EdgeSetup::new(tls))?;
+        let listeners = lab.listeners.min(500);
+        // Whole segments: each has its signatures.
+        let seconds = 3.84 * if lab.quick { 2.0 } else { 8.0 };
+        let crowd = Crowd::of(edges.push(rendition), listeners)
+            .with("tier", 2)
+            .with("settle", 5)
+            .with("window", seconds);
+        let report = lab.crowd(&crowd, &edges.running)?;
+        let ratio = report.bytes.wire_per_audio;
+        sheet.verdict(
+            &format!("{rendition}, {}, tier 2", named(tls)),
+            &format!("{ratio:.4} (without TLS and HTTP {:.4})", report.bytes.body_per_audio),
+            &format!("{limit}"),
+            Some(ratio > 0.0 && ratio <= limit).filter(|_| tls),
+        );
+    }
+    Ok(())
+}
+
+/// Line 6: readers that hardly read.
+pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
+    sheet.heading("Readers that hardly read");
+    let tls = lab.tls_first();
+    let (listeners, each) = (lab.scaled(8_000), lab.scaled(1_000));
+    let window = if lab.quick { 20.0 } else { 40.0 };
+    let run = |stuck: usize| {
+        let setup = EdgeSetup { keys: format!("stuck_s = {STUCK_S}"), ..EdgeSetup::new(tls) };
+        let edges = Edges::start(lab, &setup)?;
+        let crowd = Crowd::of(edges.push("opus-48"), listeners)
+            .with("ramp", RAMP)
+            .with("settle", 4)
+            .with("window", window)
+            .with("slow", stuck)
+            .with("never", stuck);
+        lab.crowd(&crowd, &edges.running)
+    };
+    let (without, with) = (run(0)?, run(each)?);
+    let judged = |holds: bool| (!with.generator.void && !without.generator.void).then_some(holds);
+    let extra = with.server.pss_bytes_per_connection * (listeners + 2 * each) as f64
+        - without.server.pss_bytes_per_connection * listeners as f64;
+    let user = (extra / (2 * each).max(1) as f64).max(0.0);
+    let kernel = with.tcp.as_ref().map_or(0, |tcp| tcp.server_bytes_max) as f64;
+    sheet.verdict(
+        &format!("{each} at a byte a second and {each} that never read, {}: memory of each", named(tls)),
+        &format!(
+            "{:.1} KiB in user space and at most {:.1} KiB in the kernel",
+            user / 1024.0,
+            kernel / 1024.0
+        ),
+        "64 KiB",
+        Some(user + kernel <= 65_536.0),
+    );
+    let (a, b) = (without.base.lateness_ms.p99, with.base.lateness_ms.p99);
+    sheet.verdict(
+        "lateness of the others, p99, without and with them",
+        &format!("{a} ms and {b} ms, harm {}", harm(&with.base)),
+        "10 % more",
+        judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0),
+    );
+    let stuck = with.stuck.unwrap_or_default();
+    let held: u64 = with.tcp.as_ref().map_or(0, |tcp| {
+        let states = &tcp.at_end.server.states;
+        states.iter().filter(|(name, _)| *name != "listen").map(|(_, count)| count).sum()
+    });
+    let left = held.saturating_sub(listeners as u64);
+    sheet.verdict(
+        &format!("those who take nothing for {STUCK_S} s"),
+        &format!(
+            "{} of {} seen closed, after {}; {left} sockets left at the server",
+            stuck.gone, stuck.begun, stuck.gone_after_ms
+        ),
+        "all gone",
+        Some(left == 0),
+    );
+    describe(sheet, &with);
+    Ok(())
+}
+
+/// Line 9: readers of a recording beside listeners.
+pub(crate) fn ranges(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
+    sheet.heading("Readers of a recording beside listeners");
+    let tls = lab.tls_first();
+    let (listeners, readers) = (lab.scaled(9_000), lab.scaled(1_000));
+    let minutes = if lab.quick { 10 } else { 120 };
+    let window = if lab.quick { 5.0 } else { 20.0 };
+    let run = |readers: usize| {
+        let setup = EdgeSetup { past_minutes: minutes, ..EdgeSetup::new(tls) };
+        let edges = Edges::start(lab, &setup)?;
+        let mut aside = None;
+        if readers > 0 {
+            let over = 60.0 + window;
+            let crowd = Crowd::of(edges.recording(), readers)
+                .with("kind", "ranges")
+                .with("ramp", 500)
+                .with("settle", 1)
+                .with("window", over)
+                .with("out", lab.directory()?.join("ranges.json").display());
+            aside = Some(lab.crowd_aside(&crowd, &edges.running)?);
+        }
+        let crowd = Crowd::of(edges.push("opus-48"), listeners)
+            .with("ramp", RAMP)
+            .with("settle", 5)
+            .with("window", window);
+        let report = lab.crowd(&crowd, &edges.running)?;
+        if let Some(mut aside) = aside {
+            aside.check()?;
+        }
+        anyhow::Ok(report)
+    };
+    let (without, with) = (run(0)?, run(readers)?);
+    let (a, b) = (without.base.lateness_ms.p99, with.base.lateness_ms.p99);
+    let judged = |holds: bool| (!with.generator.void && !without.generator.void).then_some(holds);
+    sheet.verdict(
+        &format!(
+            "lateness of {listeners} listeners, {}, p99, without and with {readers} readers of {minutes} minutes",
+            named(tls)
+        ),
+        &format!("{a} ms and {b} ms, harm {}", harm(&with.base)),
+        "10 % more",
+        judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0),
+    );
+    describe(sheet, &with);
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Servers of ours under test: edges with a synthetic origin, and floors.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::lab::{Lab, Running, first_line, free_port, wait_for, wait_until};
+
+/// How edges are set up.
+#[derive(Clone, Debug)]
+pub(crate) struct EdgeSetup {
+    pub(crate) tls: bool,
+    /// Edge processes that share one port, and one core.
+    pub(crate) edges: usize,
+    /// Minutes of a recording beside the live event.
+    pub(crate) past_minutes: u64,
+    /// More keys of section `[edge]`.
+    pub(crate) keys: String,
+}
+
+impl EdgeSetup {
+    pub(crate) fn new(tls: bool) -> Self {
+        Self { tls, edges: 1, past_minutes: 0, keys: String::new() }
+    }
+}
+
+/// Edges that serve.
+pub(crate) struct Edges {
+    pub(crate) running: Running,
+    scheme: &'static str,
+    push: u16,
+    files: u16,
+}
+
+impl Edges {
+    /// Starts an origin without a stage, and edges.
+    pub(crate) fn start(lab: &Lab, setup: &EdgeSetup) -> Result<Self> {
+        let data = lab.directory()?;
+        let (push, files) = (free_port()?, free_port()?);
+        let mut running = Running::default();
+        let mut station = lab.beside(&std::env::current_exe()?);
+        station.arg("station").arg("--data").arg(&data);
+        station.args(["--past-minutes", &setup.past_minutes.to_string()]).stdout(Stdio::piped());
+        first_line(running.add(&mut station)?).context("the synthetic origin does not begin")?;
+        let tls = if setup.tls { "[tls]\nself_signed = true\n" } else { "" };
+        // Fewer files for the files door leave more to listeners.
+        let config = format!(
+            "[server]\ndata = {data:?}\nlog = \"warn\"\n{tls}[edge]\npush_listen = \"127.0.0.1:{push}\"\n\
+             files_listen = \"127.0.0.1:{files}\"\nlisteners_max = 18000\nfiles_connections_max = 1200\n{}\n",
+            setup.keys
+        );
+        let path = data.join("edge.toml");
+        std::fs::write(&path, config)?;
+        for index in 0..setup.edges {
+            let mut edge = lab.server(&lab.minassa);
+            edge.args(["edge", "--index", &index.to_string(), "--config"]).arg(&path);
+            running.measure(edge.stdout(Stdio::null()))?;
+        }
+        let mut edges = Self { running, scheme: if setup.tls { "https" } else { "http" }, push, files };
+        wait_for(files, &mut edges.running)?;
+        wait_for(push, &mut edges.running)?;
+        // An edge hears of the event at its next look at the bus, and others after it: nothing is lost by waiting.
+        if !setup.tls {
+            let path = "/live/talk/opus-48.mp4";
+            wait_until("the event", &mut edges.running, || status_of(push, path) == Some(200))?;
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        edges.running.check()?;
+        Ok(edges)
+    }
+
+    /// Address of the pushed stream.
+    pub(crate) fn push(&self, rendition: &str) -> String {
+        format!("{}://127.0.0.1:{}/live/talk/{rendition}.mp4", self.scheme, self.push)
+    }
+
+    /// Address of the recording of what is past.
+    pub(crate) fn recording(&self) -> String {
+        format!("{}://127.0.0.1:{}/e/past/recording.opus-48.mp4", self.scheme, self.files)
+    }
+}
+
+/// The status that a plain GET is answered with.
+fn status_of(port: u16, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(4))).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).ok()?;
+    std::str::from_utf8(&head[9..]).ok()?.parse().ok()
+}
+
+/// A floor that serves.
+pub(crate) struct Floor {
+    pub(crate) running: Running,
+    pub(crate) url: String,
+}
+
+impl Floor {
+    /// Ours.
+    pub(crate) fn start(lab: &Lab, tls: bool, tier: u64, spread: u64) -> Result<Self> {
+        let mut command = lab.server(&std::env::current_exe()?);
+        command.args(["floor", "--tier", &tier.to_string(), "--spread", &spread.to_string()]);
+        if tls {
+            command.arg("--tls");
+        }
+        let mut running = Running::default();
+        let line = first_line(running.measure(command.stdout(Stdio::piped()))?)?;
+        let said: serde_json::Value = serde_json::from_str(&line)?;
+        let address = said["listening"].as_str().context("a floor that does not say where it is")?;
+        let scheme = if tls { "https" } else { "http" };
+        Ok(Self { running, url: format!("{scheme}://{address}/") })
+    }
+
+    /// The independent one.
+    pub(crate) fn start_independent(lab: &Lab, tls: bool, tier: u64) -> Result<Option<Self>> {
+        let Some(tools) = &lab.tools else { return Ok(None) };
+        let port = free_port()?;
+        let mut command = lab.server(&tools.floor);
+        // As many bytes a flush as a part of opus-48 has with its boxes.
+        command.args(["tcp", "--method", "send", "--kbps", "51", "--secs", "3600"]);
+        command.args(["--port", &port.to_string(), "--interval-ms", &(480 * tier).to_string()]);
+        command.args(["--tls", if tls { "raw" } else { "none" }]);
+        let mut running = Running::default();
+        running.measure(command.stdout(Stdio::null()))?;
+        wait_for(port, &mut running)?;
+        let scheme = if tls { "https" } else { "http" };
+        Ok(Some(Self { running, url: format!("{scheme}://127.0.0.1:{port}/") }))
+    }
+}

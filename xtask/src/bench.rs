@@ -1,0 +1,38 @@
+//! Measuring the edge: everything is built as it is shipped, what is compared with is installed if that is asked for,
+//! and `minassa-bench` does the rest.
+
+use anyhow::Result;
+
+use crate::install;
+use crate::run::{cargo, root, run};
+
+/// `bench-edge`: with `--peers`, Icecast and nginx are installed first.
+///
+/// # Errors
+/// If something cannot be installed, built or measured.
+pub(crate) fn edge(arguments: &[&str]) -> Result<()> {
+    if arguments.contains(&"--peers") {
+        install::peers()?;
+    }
+    measure("edge", arguments)
+}
+
+/// `profile-edge`.
+///
+/// # Errors
+/// If something cannot be built, or perf does not work here.
+pub(crate) fn profile(arguments: &[&str]) -> Result<()> {
+    install::perf()?;
+    measure("profile", arguments)
+}
+
+fn measure(what: &str, arguments: &[&str]) -> Result<()> {
+    let asks = arguments.iter().any(|argument| matches!(*argument, "--help" | "-h"));
+    if !asks {
+        run(cargo().args(["build", "--release", "-p", "minassa", "-p", "minassa-bench"]))?;
+    } else {
+        run(cargo().args(["build", "--release", "-p", "minassa-bench"]))?;
+    }
+    let program = root().join("target/release/minassa-bench");
+    run(std::process::Command::new(program).arg(what).args(arguments))
+}
