@@ -32,7 +32,8 @@ pub struct EdgeConfig {
     pub files_reserve: usize,
     /// How long a listener may take nothing before it is closed, seconds, 1 to 600. Default 30.
     pub stuck_s: u64,
-    /// Memory the kernel may use for what one listener has not taken yet, bytes, 16384 to 16777216. Default 65536.
+    /// Bytes the kernel may keep for a listener who does not take them, 4096 to 16777216; it may use twice as much
+    /// memory for them. The edge itself keeps 16384 bytes more. Default 20480.
     pub send_buffer: usize,
     /// Reads of recordings from the disk at once, 1 to 512. Default 16.
     pub disk_reads: usize,
@@ -58,7 +59,7 @@ impl Default for EdgeConfig {
             downloads_max: 2_048,
             files_reserve: 256,
             stuck_s: 30,
-            send_buffer: 64 * 1024,
+            send_buffer: 20 * 1024,
             disk_reads: 16,
             windows_max: 64,
             linger_s: 120,
@@ -93,7 +94,7 @@ impl EdgeConfig {
             ("downloads_max", self.downloads_max as u64, 1..=1_000_000, "1 to 1000000"),
             ("files_reserve", self.files_reserve as u64, 64..=100_000, "64 to 100000"),
             ("stuck_s", self.stuck_s, 1..=600, "1 to 600"),
-            ("send_buffer", self.send_buffer as u64, 16_384..=16_777_216, "16384 to 16777216"),
+            ("send_buffer", self.send_buffer as u64, 4_096..=16_777_216, "4096 to 16777216"),
             ("disk_reads", self.disk_reads as u64, 1..=512, "1 to 512"),
             ("windows_max", self.windows_max as u64, 1..=4_096, "1 to 4096"),
             ("linger_s", self.linger_s, 1..=3_600, "1 to 3600"),

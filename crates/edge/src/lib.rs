@@ -162,6 +162,8 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     let pushing = async {
         let mut is_over = is_over;
         tokio::select! {
+            // A door that nobody is at ends at once when it is to.
+            biased;
             () = closing.cancelled() => {}
             // A panic, or an epoll that fails: the supervisor makes a new edge at once.
             _ = &mut is_over => anyhow::bail!("the push door has ended"),

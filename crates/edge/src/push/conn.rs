@@ -21,7 +21,7 @@ const FLUSH_BYTES: usize = 16 * 1024;
 const VISIT_BYTES: usize = 4 * FLUSH_BYTES;
 /// Bytes read at once.
 const READ_BYTES: usize = 4 * 1024;
-/// Bytes a listener may send after its request, which nobody wants; a player sends none.
+/// Bytes a peer may send after its request, which nobody wants; a player sends none.
 const NOISE_BYTES: u32 = 64 * 1024;
 
 /// A connection. Kept small: there are thousands, and most of them listen.
@@ -32,6 +32,8 @@ pub(crate) struct Conn {
     pub(crate) generation: u32,
     /// Second of the loop's clock at which its present state began, or at which it last took something.
     pub(crate) since: u32,
+    /// Bytes that came after the request.
+    noise: u32,
     /// What the socket has not taken yet.
     unsent: Option<Box<Unsent>>,
     /// What makes records of bytes, after a handshake.
@@ -123,7 +125,6 @@ pub(crate) struct Listener {
     pub(crate) chunked: bool,
     /// Whether the last of its response has been made.
     pub(crate) is_complete: bool,
-    noise: u32,
     metadata: Option<Box<Metadata>>,
 }
 
@@ -197,7 +198,7 @@ impl Conn {
                 State::Shaking(Box::new(Shaking { handshake, incoming: Vec::new() }))
             }
         };
-        Ok(Self { stream, generation, since, unsent: None, tls: None, state })
+        Ok(Self { stream, generation, since, noise: 0, unsent: None, tls: None, state })
     }
 
     /// Whether its socket is full.
@@ -290,11 +291,10 @@ impl Conn {
                 Incoming::End => return false,
                 Incoming::Some => {}
             }
-            if let State::Listening(listener) = &mut self.state {
-                listener.noise = listener.noise.saturating_add(room.input.len() as u32);
-                if listener.noise > NOISE_BYTES {
-                    return false;
-                }
+            // Records without content count as well, so that this ends.
+            self.noise = self.noise.saturating_add(room.input.len().max(16) as u32);
+            if self.noise > NOISE_BYTES {
+                return false;
             }
         }
     }
@@ -422,7 +422,7 @@ impl Listener {
         metadata: Option<(Interleaver, TitleBlock)>,
     ) -> Self {
         let metadata = metadata.map(|(interleaver, title)| Box::new(Metadata { interleaver, title }));
-        Self { cursor, slot, hall, wanted, chunked, is_complete: false, noise: 0, metadata }
+        Self { cursor, slot, hall, wanted, chunked, is_complete: false, metadata }
     }
 
     /// Appends what comes next, about [`FLUSH_BYTES`] at most.

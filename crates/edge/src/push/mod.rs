@@ -41,7 +41,7 @@ use crate::answer;
 use crate::bell::{Bell, Caller};
 use crate::shared::{Shared, count};
 
-use conn::{Conn, Incoming, Listener, Shaken, State, Tally};
+use conn::{Conn, Incoming, Listener, Progress, Shaken, State, Tally};
 use crowd::Crowd;
 use door::{Admitted, Verdict};
 use hall::Hall;
@@ -218,7 +218,9 @@ impl Push {
         };
         let Some(conn) = conns.get_mut(key) else { return };
         if !matches!(conn.state, State::Listening(_)) {
-            self.callers.push_back(key as u32);
+            if event.is_readable() || conn.is_blocked() {
+                self.callers.push_back(key as u32);
+            }
         } else if event.is_readable() && !conn.ignore_incoming(room, *second) {
             self.crowd.gone.push(key as u32);
         } else if event.is_writable() && conn.is_blocked() {
@@ -412,6 +414,12 @@ impl Push {
     fn serve_caller(&mut self, key: u32) -> u32 {
         let Crowd { conns, room, second, .. } = &mut self.crowd;
         let Some(conn) = conns.get_mut(key as usize) else { return 0 };
+        if matches!(conn.state, State::Shaking(_) | State::Reading(_) | State::Waiting { .. })
+            && conn.resume(*second) == Progress::Gone
+        {
+            self.crowd.gone.push(key);
+            return 0;
+        }
         match &mut conn.state {
             // It has become one in the meantime.
             State::Listening(_) => {}
