@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use model::UnixTime;
+use rehearse::Trust;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
@@ -120,14 +121,39 @@ impl Server {
             let supervisor = value["pids"]["supervisor"].as_u64();
             Ok((supervisor.is_some() && supervisor != not.map(u64::from)).then_some(value))
         })?;
-        let ready = format!("http://{}/readyz", self.door("control")?);
+        let agent = self.agent()?;
+        let ready = self.url("control", "/readyz")?;
         wait_for("control to be ready", Duration::from_secs(30), || {
-            Ok(ureq::get(&ready).call().ok().map(drop))
+            Ok(agent.get(&ready).call().ok().map(drop))
         })?;
-        let stage = format!("http://{}/readyz", self.door("stage")?);
+        let stage = self.url("stage", "/readyz")?;
         wait_for("origin to be ready", Duration::from_secs(30), || {
-            Ok(ureq::get(&stage).call().ok().map(drop))
+            Ok(agent.get(&stage).call().ok().map(drop))
         })
+    }
+
+    /// The address of `path`, which begins with a slash, at a door.
+    ///
+    /// # Errors
+    /// If the server did not write the door's address.
+    pub fn url(&self, door: &str, path: &str) -> Result<String> {
+        let scheme = self.addresses["scheme"].as_str().unwrap_or("http");
+        Ok(format!("{scheme}://{}{path}", self.door(door)?))
+    }
+
+    /// A client that believes the certificate which the server was told to use.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn agent(&self) -> Result<ureq::Agent> {
+        let trust = if self.addresses["scheme"] == "https" {
+            let named = self.environment.iter().find(|(name, _)| name == "MINASSA_TLS_CERTIFICATE");
+            let path = named.map_or_else(|| self.data.join("keys/tls.pem"), |(_, path)| PathBuf::from(path));
+            Trust::only_in(&std::fs::read(&path)?).with_context(|| format!("no certificate in {path:?}"))?
+        } else {
+            Trust::default()
+        };
+        Ok(trust.agent(ureq::config::Config::default()))
     }
 
     /// The data directory.
@@ -236,9 +262,9 @@ impl Server {
     /// # Errors
     /// If it does not answer.
     pub fn stage(&self, event: &str) -> Result<Value> {
-        let address = format!("http://{}/api/stage/{event}", self.door("stage")?);
-        let answer =
-            ureq::get(&address).header("authorization", format!("Bearer {}", self.token()?)).call()?;
+        let address = self.url("stage", &format!("/api/stage/{event}"))?;
+        let authorization = format!("Bearer {}", self.token()?);
+        let answer = self.agent()?.get(&address).header("authorization", authorization).call()?;
         Ok(serde_json::from_reader(answer.into_body().into_reader())?)
     }
 

@@ -4,14 +4,17 @@
 //! control's.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use backend::tls::Certificate;
+use rehearse::Trust;
 use serde_json::{Value, json};
 
 use crate::cli::{CreateFlags, EventCommand, InviteRole, ServerChoice, ServerFlags};
-use crate::supervisor::Addresses;
+use crate::config::Config;
+use crate::supervisor::{Addresses, Scheme};
 
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,7 +88,10 @@ impl Client {
     pub fn find(choice: &ServerChoice) -> anyhow::Result<Self> {
         if let Some(server) = &choice.server {
             let token = choice.token.clone().context("--server needs --token")?;
-            return Self::at(server, choice.stage.as_deref(), token);
+            let https =
+                [Some(server), choice.stage.as_ref()].into_iter().flatten().any(|address| is_https(address));
+            let trust = if https { system_trust()? } else { Trust::default() };
+            return Self::at(server, choice.stage.as_deref(), token, &trust);
         }
         let data = match &choice.data {
             Some(data) => data.clone(),
@@ -109,22 +115,23 @@ impl Client {
                 text.trim().to_owned()
             }
         };
-        let url = |address| format!("http://{address}");
-        Self::at(&url(addresses.control), Some(&url(addresses.stage)), token)
+        let trust = trust_in(&addresses, data)?;
+        let base = |door| addresses.url(door, "");
+        Self::at(&base(addresses.control), Some(&base(addresses.stage)), token, &trust)
     }
 
-    fn at(control: &str, stage: Option<&str>, token: String) -> anyhow::Result<Self> {
+    fn at(control: &str, stage: Option<&str>, token: String, trust: &Trust) -> anyhow::Result<Self> {
         for address in stage.into_iter().chain([control]) {
-            if !address.starts_with("http://") {
-                bail!("{address}: only http:// is spoken so far; use an address behind the TLS proxy");
+            if !is_address(address) {
+                bail!("{address}: an address begins with http:// or https://");
             }
         }
         let http = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)
-            .build()
-            .into();
+            .build();
+        let http = trust.agent(http);
         let base = |address: &str| address.trim_end_matches('/').to_owned();
         Ok(Self { http, control: base(control), stage: stage.map(base), token })
     }
@@ -168,7 +175,7 @@ impl Client {
             .get("location")
             .and_then(|value| value.to_str().ok())
             .and_then(|location| location.split("/e/").next())
-            .filter(|stage| stage.starts_with("http://"))
+            .filter(|stage| is_address(stage))
             .context("control does not say where the stage door is; name it with --stage")?;
         Ok(location.to_owned())
     }
@@ -198,6 +205,43 @@ impl Client {
         }
         bail!("{}", problem(status.as_u16(), &answer))
     }
+}
+
+fn is_https(address: &str) -> bool {
+    address.starts_with("https://")
+}
+
+fn is_address(address: &str) -> bool {
+    is_https(address) || address.starts_with("http://")
+}
+
+/// Whom to believe that it is the server that uses the directory `data`: who shows the certificate that is in its
+/// files, whatever name that is for.
+///
+/// # Errors
+/// If its configuration or its certificate cannot be read.
+pub fn trust_in(addresses: &Addresses, data: &Path) -> anyhow::Result<Trust> {
+    if addresses.scheme == Scheme::Http {
+        return Ok(Trust::default());
+    }
+    let config = Config::load_effective(&data.join("run/config.toml"))?;
+    let file = config.tls.certificate_file(data).context("the server speaks TLS without a certificate")?;
+    let certificate = Certificate::load_chain(&file)?.swap_remove(0);
+    Ok(Trust::only(certificate))
+}
+
+/// Where the certificates are that this machine trusts.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Whoever this machine trusts; `SSL_CERT_FILE` names others.
+fn system_trust() -> anyhow::Result<Trust> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let found = SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists());
+    let file = named.or(found).context(
+        "this machine has no file of trusted certificates: install ca-certificates, or name one in SSL_CERT_FILE",
+    )?;
+    Ok(Trust::roots(Certificate::load_chain(&file)?))
 }
 
 /// A problem (RFC 9457) in one line.

@@ -3,12 +3,14 @@
 //! Each check is a line: `ok`, `warn` (it will work, not at its best) or `fail` (a show will suffer). What cannot be
 //! found out is said to be unknown, never guessed.
 
+mod certificate;
+
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
@@ -96,6 +98,7 @@ fn print(checks: &[Check], out: &mut impl Write) -> io::Result<()> {
 fn examine(config: &Config) -> Vec<Check> {
     let mut checks = vec![processors(), memory(), open_files(config)];
     checks.extend(ports(config));
+    checks.extend(certificate::check(config, SystemTime::now()));
     checks.push(clock());
     checks.extend(disk(&config.server.data));
     checks.extend(kernel());
@@ -446,8 +449,16 @@ mod tests {
         let mut config = Config::default();
         config.server.data = directory.path().join("not/there/yet");
         let checks = examine(&config);
-        for name in ["processors", "open files", "port", "clock", "disk speed", "disk space", "accept queue"]
-        {
+        for name in [
+            "processors",
+            "open files",
+            "port",
+            "certificate",
+            "clock",
+            "disk speed",
+            "disk space",
+            "accept queue",
+        ] {
             assert!(checks.iter().any(|check| check.name == name), "{name}");
         }
         let mut out = Vec::new();

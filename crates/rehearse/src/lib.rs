@@ -17,9 +17,11 @@ mod push;
 pub mod record;
 mod relay;
 mod speaker;
+mod trust;
 mod voice;
 
 pub use push::{LatencySummary, PushConfig, PushListener, PushReport, PushStatus, ReceivedPart};
 pub use relay::{Relay, RelayCounts, Weather};
 pub use speaker::{Heard, HeardFn, Phase, Speaker, SpeakerConfig, SpeakerState};
+pub use trust::Trust;
 pub use voice::{Click, Clip, FRAME_SAMPLES, Silence, Tone, UnreadableClip, Voice};

@@ -11,12 +11,16 @@ use hyper_util::rt::TokioIo;
 use model::{Digest, PartNumber, UnixTime};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 
 use crate::peer::Backoff;
+use crate::trust::Trust;
 
 /// Scheme of the status that an edge inserts once a second.
 const STATUS_SCHEME: &str = "urn:minassa:status:1";
@@ -30,8 +34,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How to listen.
 #[derive(Clone, Debug)]
 pub struct PushConfig {
-    /// Address of the stream without a query: `http://host:port/[t/{ticket}/]live/{event}/{rendition}.mp4`.
+    /// Address of the stream without a query: `http[s]://host:port/[t/{ticket}/]live/{event}/{rendition}.mp4`.
     pub address: String,
+    /// Whom to believe that it is the server.
+    pub trust: Trust,
     /// First part to ask for; `None` begins at the live edge.
     pub from: Option<PartNumber>,
     /// Parts a flush: 1, 2, 4 or 8.
@@ -49,6 +55,7 @@ impl PushConfig {
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            trust: Trust::default(),
             from: None,
             tier: 1,
             keep_bytes: false,
@@ -298,7 +305,8 @@ async fn run(config: PushConfig, shared: Arc<Shared>) {
 async fn connection(config: &PushConfig, shared: &Shared) -> Result<Left, Trouble> {
     let address: http::Uri = config.address.parse()?;
     let host = address.authority().ok_or("the address names no host")?.clone();
-    let port = host.port_u16().unwrap_or(80);
+    let https = address.scheme() == Some(&http::uri::Scheme::HTTPS);
+    let port = host.port_u16().unwrap_or(if https { 443 } else { 80 });
     let from = shared.read(PushReport::newest).map(PartNumber::next).or(config.from);
     let query = match from {
         Some(from) => format!("?from={from}&tier={}", config.tier),
@@ -315,6 +323,17 @@ async fn connection(config: &PushConfig, shared: &Shared) -> Result<Left, Troubl
         .map_err(|_| refused("connecting took too long".into()))?
         .map_err(|error| refused(format!("connecting: {error}")))?;
     stream.set_nodelay(true)?;
+    let stream = if https {
+        let tls = config.trust.tls().ok_or("this listener speaks no https")?;
+        let name = host.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let shaken = TlsConnector::from(tls).connect(ServerName::try_from(name)?, stream);
+        let shaken = timeout(CONNECT_TIMEOUT, shaken)
+            .await
+            .map_err(|_| refused("the handshake took too long".into()))?;
+        Either::Right(shaken.map_err(|error| refused(format!("handshake: {error}")))?)
+    } else {
+        Either::Left(stream)
+    };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // The connection ends with this task: dropping the sender and the body closes it.
     let _connection = AbortOnDrop(tokio::spawn(async move {

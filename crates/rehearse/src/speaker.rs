@@ -28,6 +28,7 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
 
 use crate::peer::{Backoff, resolve};
 use crate::relay::{Relay, RelayCounts, Weather};
+use crate::trust::Trust;
 use crate::voice::{FRAME_SAMPLES, Voice};
 
 /// Time of one frame.
@@ -70,8 +71,10 @@ pub type HeardFn = Box<dyn FnMut(Heard) + Send>;
 
 /// How to speak.
 pub struct SpeakerConfig {
-    /// Address of the WHIP endpoint: `http://host:port/whip/{event}`, with `?standby=1` for a seat's second source.
+    /// Address of the WHIP endpoint: `http[s]://host:port/whip/{event}`, with `?standby=1` for a seat's second source.
     pub whip: String,
+    /// Whom to believe that it is the server.
+    pub trust: Trust,
     /// The invitation.
     pub invite: String,
     /// What the microphone hears.
@@ -97,6 +100,7 @@ impl SpeakerConfig {
     pub fn new(whip: impl Into<String>, invite: impl Into<String>, voice: impl Voice + 'static) -> Self {
         Self {
             whip: whip.into(),
+            trust: Trust::default(),
             invite: invite.into(),
             voice: Box::new(voice),
             bitrate: 32_000,
@@ -317,8 +321,8 @@ impl Mouth {
         let http = ureq::Agent::config_builder()
             .timeout_global(Some(HTTP_TIMEOUT))
             .http_status_as_error(false)
-            .build()
-            .into();
+            .build();
+        let http = config.trust.agent(http);
         Self {
             pace: FRAME.div_f64(1.0 + config.drift_ppm / 1e6),
             encoder,

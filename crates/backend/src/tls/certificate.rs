@@ -73,6 +73,8 @@ pub struct Facts {
     pub not_before: SystemTime,
     /// Good until then.
     pub not_after: SystemTime,
+    /// Whether its subject is its issuer: nobody else vouches for it.
+    pub self_issued: bool,
 }
 
 impl Certificate {
@@ -81,21 +83,29 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`].
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
-        let read = |path: &Path| {
-            super::read_bounded(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
-        };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(certificate)?).collect();
-        let chain = match chain {
-            Ok(chain) if !chain.is_empty() => chain,
-            _ => return Err(CertificateError::NoCertificate { path: certificate.to_owned() }),
-        };
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        let chain = Self::load_chain(certificate)?;
+        let private = super::read_bounded(key)
+            .map_err(|source| CertificateError::Io { path: key.to_owned(), source })?;
+        let private = PrivateKeyDer::from_pem_slice(&private)
             .map_err(|_| CertificateError::NoKey { path: key.to_owned() })?;
         Self::new(chain, private).map_err(|source| CertificateError::Unusable {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
             source,
         })
+    }
+
+    /// Reads the certificates alone, at least one, in their order.
+    ///
+    /// # Errors
+    /// [`CertificateError::Io`], [`CertificateError::NoCertificate`].
+    pub fn load_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+        let bytes = super::read_bounded(path)
+            .map_err(|source| CertificateError::Io { path: path.to_owned(), source })?;
+        match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
+            Ok(chain) if !chain.is_empty() => Ok(chain),
+            _ => Err(CertificateError::NoCertificate { path: path.to_owned() }),
+        }
     }
 
     /// From what is in such files.
@@ -149,6 +159,7 @@ impl Facts {
             names,
             not_before: time(content.validity().not_before),
             not_after: time(content.validity().not_after),
+            self_issued: content.subject() == content.issuer(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Section `[tls]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,14 @@ impl TlsConfig {
     /// `https` or `http`: what addresses of our doors begin with.
     pub fn scheme(&self) -> &'static str {
         if self.is_on() { "https" } else { "http" }
+    }
+
+    /// The PEM file that holds the certificate in use, with `data` the data directory; `None` if TLS is off.
+    pub fn certificate_file(&self, data: &Path) -> Option<PathBuf> {
+        match &self.certificate {
+            Some(certificate) => Some(certificate.clone()),
+            None => self.self_signed.then(|| data.join(super::own::FILE)),
+        }
     }
 
     /// Checks that the values go together.

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use archive::{Marks, Moment, Recorder, RecorderConfig, Sync};
 use backend::bus::{Bus, Subscription, UnixBus};
 use backend::keys::Keys;
+use backend::tls::Tls;
 use backend::wire::{self, AnchorRecord, BilingualRecord, EventStatus, OriginStatus, StateRecord};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -22,7 +23,7 @@ use model::{
 use packager::{Opening, Packager, PartFrames, Resume, SilentFrames};
 use programme::codec::{OpusLibrary, OpusSettings, mp3_encoder};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -280,6 +281,23 @@ impl Edge {
         files: SocketAddr,
         change: impl FnOnce(&mut EdgeConfig),
     ) -> Self {
+        Self::start_with(directory, index, push, files, None, change)
+    }
+
+    /// One whose doors speak TLS.
+    pub fn start_tls(directory: &Path, index: u32, tls: Arc<Tls>) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_with(directory, index, free, free, Some(tls), |_| {})
+    }
+
+    fn start_with(
+        directory: &Path,
+        index: u32,
+        push: SocketAddr,
+        files: SocketAddr,
+        tls: Option<Arc<Tls>>,
+        change: impl FnOnce(&mut EdgeConfig),
+    ) -> Self {
         let mut config = EdgeConfig::default();
         change(&mut config);
         let (push, files) = (edge::bind(push).unwrap(), edge::bind(files).unwrap());
@@ -291,7 +309,7 @@ impl Edge {
             index,
             push,
             files,
-            tls: None,
+            tls,
             pulse: None,
         };
         let running = tokio::spawn(edge::run(config, place, shutdown.clone()));
@@ -333,11 +351,15 @@ pub fn keys(directory: &Path) -> Keys {
     Keys::open(&directory.join("keys")).unwrap()
 }
 
+/// A connection, sealed or not.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// An answer whose body comes as it is read.
 pub struct Response {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// Bytes left of the body or of the present chunk; `None` before a chunk.
     left: Option<u64>,
@@ -354,7 +376,7 @@ pub async fn request(address: SocketAddr, method: &str, path: &str, headers: &[(
 }
 
 pub async fn request_on(
-    mut stream: TcpStream,
+    mut stream: impl Stream + 'static,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -366,7 +388,7 @@ pub async fn request_on(
     let mut response = Response {
         status: 0,
         headers: BTreeMap::new(),
-        stream,
+        stream: Box::new(stream),
         buffer: Vec::new(),
         left: None,
         chunked: false,

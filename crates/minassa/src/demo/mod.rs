@@ -237,6 +237,7 @@ impl<'a> Show<'a> {
             .map(|(index, ((_, clip), invite))| {
                 let mut config = SpeakerConfig::new(&whip, text(invite)?, clip);
                 config.seed = index as u64;
+                config.trust = self.server.trust().clone();
                 Speaker::start(config).context("cannot start a speaker")
             })
             .collect()
@@ -244,7 +245,8 @@ impl<'a> Show<'a> {
 
     fn listen(&self, event: &str) -> PushListener {
         let _inside = self.runtime.enter();
-        PushListener::start(PushConfig::new(self.server.push_url(event)))
+        let config = PushConfig::new(self.server.push_url(event));
+        PushListener::start(PushConfig { trust: self.server.trust().clone(), ..config })
     }
 
     /// Waits until the show is live; when that was by our clock, and what the stage says.
@@ -342,7 +344,7 @@ impl<'a> Show<'a> {
         let url = self.server.recording_url(event);
         loop {
             let last = self.client.stage("GET", event, "", None).and_then(|stage| last_part(&stage));
-            match (recording::download(&url), last) {
+            match (recording::download(&url, self.server.trust()), last) {
                 (Ok(recording), Ok(last)) if recording.last >= last => {
                     recording.check()?;
                     return Ok(recording);

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use formats::mp4::{StreamItem, StreamSplitter};
 use model::{PART_DURATION, PartKind, PartNumber};
 use packager::verify::FoundPart;
+use rehearse::Trust;
 
 /// Longest download.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,8 +60,8 @@ impl Recording {
 }
 
 /// Downloads and reads it.
-pub(super) fn download(url: &str) -> anyhow::Result<Recording> {
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
+pub(super) fn download(url: &str, trust: &Trust) -> anyhow::Result<Recording> {
+    let agent = trust.agent(ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build());
     let answer = agent.get(url).call().with_context(|| format!("cannot download {url}"))?;
     let mut body = answer.into_body().into_reader();
     let mut splitter = StreamSplitter::new();

@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rehearse::Trust;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::progress::Progress;
+use crate::client::trust_in;
 use crate::config::Config;
 use crate::roles;
 use crate::supervisor::{Addresses, SUPERVISOR_PID, probe_udp, reserve};
@@ -31,6 +33,7 @@ pub(super) struct DemoServer {
     child: Mutex<Child>,
     data: PathBuf,
     addresses: Addresses,
+    trust: Trust,
     log_reader: Option<JoinHandle<()>>,
 }
 
@@ -83,18 +86,24 @@ impl DemoServer {
             }
             std::thread::sleep(LOOK);
         };
-        let server =
-            Self { child: Mutex::new(child), data: data.to_owned(), addresses, log_reader: Some(log_reader) };
+        let mut server = Self {
+            child: Mutex::new(child),
+            data: data.to_owned(),
+            addresses,
+            trust: Trust::default(),
+            log_reader: Some(log_reader),
+        };
+        server.trust = trust_in(&server.addresses, data)?;
         server.wait_ready(began)?;
         Ok(server)
     }
 
     /// Bound is not yet ready: control reads its store, origin its events.
     fn wait_ready(&self, began: Instant) -> anyhow::Result<()> {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build();
+        let agent = self.trust.agent(config);
         for door in [self.addresses.control, self.addresses.stage] {
-            let url = format!("http://{door}/readyz");
+            let url = self.addresses.url(door, "/readyz");
             while let Err(error) = agent.get(&url).call() {
                 if self.is_gone() || began.elapsed() > READY_MAX {
                     bail!("{url} says {error}; the server's log ends with:\n{}", tail(&self.log()));
@@ -109,24 +118,29 @@ impl DemoServer {
         &self.data
     }
 
+    /// Whom to believe that it is this server.
+    pub(super) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         super::log_path(&self.data)
     }
 
     pub(super) fn whip_url(&self, event: &str) -> String {
-        format!("http://{}/whip/{event}", self.addresses.stage)
+        self.addresses.url(self.addresses.stage, &format!("/whip/{event}"))
     }
 
     pub(super) fn push_url(&self, event: &str) -> String {
-        format!("http://{}/live/{event}/opus-48.mp4", self.addresses.push)
+        self.addresses.url(self.addresses.push, &format!("/live/{event}/opus-48.mp4"))
     }
 
     pub(super) fn hls_url(&self, event: &str) -> String {
-        format!("http://{}/live/{event}/index.m3u8", self.addresses.files)
+        self.addresses.url(self.addresses.files, &format!("/live/{event}/index.m3u8"))
     }
 
     pub(super) fn recording_url(&self, event: &str) -> String {
-        format!("http://{}/e/{event}/recording.opus-48.mp4", self.addresses.files)
+        self.addresses.url(self.addresses.files, &format!("/e/{event}/recording.opus-48.mp4"))
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -36,7 +36,7 @@ use crate::config::Config;
 use process::Process;
 use watch::{Moment, Order, Watch};
 
-pub use addresses::{Addresses, Pids, Restarts};
+pub use addresses::{Addresses, Pids, Restarts, Scheme};
 pub use lock::{LOCK_WAIT, Lock, LockError};
 pub use ports::{PortError, Reserved, probe_udp, reserve};
 pub use process::{SUPERVISOR_PID, bind_to_supervisor};
