@@ -38,6 +38,11 @@ const PACKAGES: [Package; 6] = [
         is_there: || is_installed("cmake"),
         why: "builds libopus, which ours is compared with",
     },
+    Package {
+        name: "npm",
+        is_there: || is_installed("npm"),
+        why: "fetches the HLS player of most web pages",
+    },
 ];
 
 /// Servers that the edge is measured against, and what feeds them.
@@ -62,6 +67,9 @@ fn is_server_installed(program: &str) -> bool {
 /// publish over WHIP, which Debian's cannot.
 const PYTHON_PACKAGES: [(&str, &str); 2] =
     [("aiortc==1.16.0", "aiortc"), ("imageio-ffmpeg==0.8.1", "imageio_ffmpeg")];
+
+/// An independent HLS player, with its version and its script in `target/npm/node_modules`.
+const NPM_PACKAGES: [(&str, &str, &str); 1] = [("hls.js", "1.7.4", "dist/hls.min.js")];
 
 /// Installs what is missing of the system's packages.
 ///
@@ -151,6 +159,34 @@ pub(crate) fn python() -> Result<()> {
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"])
         .args(wanted))
+}
+
+/// Makes `target/npm` with the independent player.
+///
+/// # Errors
+/// If it cannot be made.
+pub(crate) fn npm() -> Result<()> {
+    let prefix = root().join("target/npm");
+    let is_there = |(name, version, script): &(&str, &str, &str)| {
+        let folder = prefix.join("node_modules").join(name);
+        let said = std::fs::read_to_string(folder.join("package.json")).unwrap_or_default();
+        said.contains(&format!("\"version\": \"{version}\"")) && folder.join(script).exists()
+    };
+    if NPM_PACKAGES.iter().all(is_there) {
+        eprintln!("everything is there");
+        return Ok(());
+    }
+    std::fs::create_dir_all(&prefix)?;
+    // What packages would like to run at their installation is not run.
+    run(Command::new("npm")
+        .args(["install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel", "error"])
+        .arg("--prefix")
+        .arg(&prefix)
+        .args(NPM_PACKAGES.map(|(name, version, _)| format!("{name}@{version}"))))?;
+    match NPM_PACKAGES.iter().find(|package| !is_there(package)) {
+        Some((name, ..)) => bail!("{name} was installed and still is not there"),
+        None => Ok(()),
+    }
 }
 
 /// `cargo-deny`: the one on the path, or one of our own in `target/tools`.

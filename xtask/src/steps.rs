@@ -19,6 +19,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", about: "formatting is rustfmt's", run: fmt },
     Step { name: "packages", about: "programs the tests need", run: install::system_packages },
     Step { name: "python", about: "independent WebRTC clients, in target/venv", run: install::python },
+    Step { name: "npm", about: "an independent HLS player, in target/npm", run: install::npm },
     Step { name: "deny", about: "licences, banned crates, sources", run: deny },
     Step { name: "clippy", about: "lints, warnings are errors", run: clippy },
     Step { name: "doc", about: "documentation builds without a warning", run: doc },

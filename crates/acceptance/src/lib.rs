@@ -1,5 +1,5 @@
 //! What acceptance tests stand on: a server started as a user starts it ([`server`]), real browsers ([`browser`]),
-//! ffmpeg as an independent player ([`ffmpeg`]), and ears made of numbers ([`signal`]).
+//! ffmpeg as an independent player ([`ffmpeg`]), pages of others ([`site`]), and ears made of numbers ([`signal`]).
 //!
 //! Nothing here reaches into the server: tests see what listeners, speakers and operators see.
 
@@ -10,6 +10,7 @@ pub mod browser;
 pub mod ffmpeg;
 pub mod server;
 pub mod signal;
+pub mod site;
 
 use std::time::{Duration, Instant};
 

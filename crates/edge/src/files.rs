@@ -101,11 +101,13 @@ fn file(kind: &'static str, control: HeaderValue, body: impl Into<Body>) -> Resp
     response
 }
 
-/// The better Opus first: players that do not measure take the first they can play.
+/// The better Opus first: players that do not measure take the first they can play. Those that do measure take what
+/// needs most of what they have, so it is said to need a little more than MP3. Chromium's own player would otherwise
+/// change from Opus to packed MP3, which it cannot play, and stand still.
 fn index(of: impl Fn(Rendition) -> Variant) -> MultivariantPlaylist {
-    MultivariantPlaylist {
-        variants: [Rendition::Opus48, Rendition::Opus24, Rendition::Mp3_64].map(of).into(),
-    }
+    let mut variants = [Rendition::Opus48, Rendition::Opus24, Rendition::Mp3_64].map(of);
+    variants[0].bandwidth.peak = variants[0].bandwidth.peak.max(variants[2].bandwidth.peak + 1);
+    MultivariantPlaylist { variants: variants.into() }
 }
 
 // ---- recording -----------------------------------------------------------------------------------------------------
