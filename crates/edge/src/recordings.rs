@@ -236,7 +236,16 @@ impl Recordings {
         title: String,
     ) -> Result<(Download, bool), ReadError> {
         let opened = self.opened(event).await?;
-        self.disk.with_opened(opened, move |opened| download(opened, item, &title)).await
+        // Who reads on needs nothing of the disk yet.
+        let known = opened.try_read().ok().and_then(|opened| {
+            let fresh = opened.recording.is_finished() || opened.refreshed.elapsed() < REFRESH;
+            let download = opened.downloads.get(&item).filter(|_| fresh)?;
+            Some((download.clone(), opened.recording.is_finished()))
+        });
+        match known {
+            Some(known) => Ok(known),
+            None => self.disk.with_opened(opened, move |opened| download(opened, item, &title)).await,
+        }
     }
 
     /// A piece of a download: [`PIECE`] bytes from `index` times as many on, fewer at its end.
