@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use backend::problem::Problem;
+use bytes::Bytes;
 use formats::hls::{MultivariantPlaylist, Variant};
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -25,6 +26,7 @@ use crate::metrics;
 use crate::ranges::{self, Wanted};
 use crate::recordings::{PIECE, ReadError, Replay};
 use crate::shared::{Shared, count};
+use playlists::Coding;
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 
@@ -66,7 +68,7 @@ async fn serve(shared: &Arc<Shared>, head: &http::request::Parts) -> Result<Resp
             if channel.is_none() {
                 must_be_recorded(shared, &event).await?;
             }
-            live::answer(shared, &event, channel.as_deref(), item).await
+            live::answer(shared, &event, channel.as_deref(), item, Coding::of(&head.headers)).await
         }
         FilesAddress::Recording { event, item } => {
             let channel = shared.channel(&event);
@@ -101,6 +103,17 @@ fn file(kind: &'static str, control: HeaderValue, body: impl Into<Body>) -> Resp
     response
 }
 
+/// A media playlist, written as its reader takes it.
+fn playlist(control: HeaderValue, bytes: Bytes, coding: Coding) -> Response {
+    let mut response = file(PLAYLIST, control, bytes);
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if coding == Coding::Gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
 /// The better Opus first: players that do not measure take the first they can play. Those that do measure take what
 /// needs most of what they have, so it is said to need a little more than MP3. Chromium's own player would otherwise
 /// change from Opus to packed MP3, which it cannot play, and stand still.
@@ -126,9 +139,10 @@ async fn recording(
             Ok(file(PLAYLIST, A_SECOND, index(of).render()))
         }
         RecordingItem::Playlist(rendition) => {
-            let (text, finished) =
-                shared.recordings.replay(event, rendition, Replay::Show).await.map_err(refuse)?;
-            Ok(file(PLAYLIST, if finished { MINUTES } else { A_SECOND }, text))
+            let coding = Coding::of(&head.headers);
+            let replay = shared.recordings.replay(event, rendition, Replay::Show, coding).await;
+            let (bytes, finished) = replay.map_err(refuse)?;
+            Ok(playlist(if finished { MINUTES } else { A_SECOND }, bytes, coding))
         }
         RecordingItem::Mp4(_) | RecordingItem::Ogg | RecordingItem::Mp3 | RecordingItem::Clip { .. } => {
             let found = shared.recordings.download(event, item, title).await.map_err(refuse)?;

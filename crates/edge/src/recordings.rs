@@ -16,6 +16,7 @@ use model::{EventSlug, PartNumber, Rendition, SegmentNumber};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::address::RecordingItem;
+use crate::files::playlists::Coding;
 use crate::files::wrapped;
 use flight::Flights;
 
@@ -89,6 +90,7 @@ enum Item {
         event: EventSlug,
         rendition: Rendition,
         which: Replay,
+        coding: Coding,
     },
     /// A piece of the download with this validator, which is equal only for equal bytes.
     Piece {
@@ -214,8 +216,9 @@ impl Recordings {
         event: &EventSlug,
         rendition: Rendition,
         which: Replay,
+        coding: Coding,
     ) -> Result<Yield, ReadError> {
-        let item = Item::Replay { event: event.clone(), rendition, which };
+        let item = Item::Replay { event: event.clone(), rendition, which, coding };
         let read = move |recording: &Recording| {
             let (span, base) = match which {
                 Replay::Show => (Span::Show, format!("/live/{}/", recording.event())),
@@ -223,7 +226,7 @@ impl Recordings {
             };
             let playlist = archive::playlist::replay(recording, rendition, &span, &base);
             let playlist = playlist.ok_or_else(|| ArchiveError::NotFound(recording.event().clone()))?;
-            Ok((playlist.render().into(), recording.is_finished()))
+            Ok((coding.write(playlist.render()), recording.is_finished()))
         };
         self.read_once(event, item, read).await
     }

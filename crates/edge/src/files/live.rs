@@ -15,7 +15,8 @@ use http::StatusCode;
 use model::{EventSlug, PARTS_PER_SEGMENT, PartNumber, Rendition, SegmentNumber, UnixTime};
 
 use super::hold::{self, Held};
-use super::{PLAYLIST, file, index, refuse, wrapped};
+use super::playlists::Coding;
+use super::{PLAYLIST, file, index, playlist, refuse, wrapped};
 use crate::address::{LiveItem, PlaylistItem};
 use crate::answer::{self, A_SECOND, AWAITED, FOR_EVER, MINUTES, SECONDS, cached};
 use crate::channel::{Channel, Facts, Live, Phase};
@@ -32,6 +33,7 @@ pub(super) async fn answer(
     event: &EventSlug,
     channel: Option<&Channel>,
     item: LiveItem<'_>,
+    coding: Coding,
 ) -> Result<Response, Response> {
     match item {
         LiveItem::Index => {
@@ -54,7 +56,7 @@ pub(super) async fn answer(
                 Err(cached(Problem::not_found().detail("no event has this init"), MINUTES))
             }
         }
-        LiveItem::Playlist(item) => playlist(shared, event, channel, item).await,
+        LiveItem::Playlist(item) => media_playlist(shared, event, channel, item, coding).await,
         LiveItem::Part { rendition, number, tagged } => {
             come(shared, channel, number).await?;
             if let Some(bytes) = held_part(channel, rendition, number, tagged) {
@@ -93,11 +95,12 @@ const fn media_type(rendition: Rendition) -> &'static str {
 /// After the end, for a few seconds, the newest segments and the end: the number of a playlist's first segment must not
 /// decrease (RFC 8216bis section 6.2.2), and who plays it has to see that it has ended before it may name everything.
 /// Who comes after the end is sent to the whole (`?replay`) at once.
-async fn playlist(
+async fn media_playlist(
     shared: &Shared,
     event: &EventSlug,
     channel: Option<&Channel>,
     item: PlaylistItem,
+    coding: Coding,
 ) -> Result<Response, Response> {
     let PlaylistItem { rendition, whole, reload } = item;
     let live = channel.and_then(Channel::live);
@@ -112,7 +115,8 @@ async fn playlist(
         && live.window().newest().is_some()
         && let Some(doors) = anchored_doors(shared, event, &facts).await
     {
-        held = live.playlists.get(&live.window(), rendition, doors, &shared.counters.playlists_rendered);
+        held =
+            live.playlists.get(&live.window(), rendition, doors, coding, &shared.counters.playlists_rendered);
         if let (Some((text, ended)), Some(channel)) = (&held, channel)
             && (!ended || (live.ended_just_now() && !whole))
         {
@@ -120,7 +124,7 @@ async fn playlist(
                 channel.count_reload(rendition);
             }
             let control = if reload.is_some() && !ended { AWAITED } else { A_SECOND };
-            return Ok(file(PLAYLIST, control, text.clone()));
+            return Ok(playlist(control, text.clone(), coding));
         }
     }
     let now = clock::unix_now();
@@ -128,13 +132,13 @@ async fn playlist(
     if live.as_ref().is_some_and(|live| !live.window().has_ended()) {
         return Err(refuse(answer::not_yet(phase, now)));
     }
-    match (shared.recordings.replay(event, rendition, Replay::Everything).await, held) {
-        (Ok((text, true)), _) => Ok(file(PLAYLIST, MINUTES, text)),
+    match (shared.recordings.replay(event, rendition, Replay::Everything, coding).await, held) {
+        (Ok((text, true)), _) => Ok(playlist(MINUTES, text, coding)),
         // Origin has not finished the recording: what the window says of the end comes first.
         (Ok(_) | Err(ReadError::Archive(ArchiveError::NotFound(_))), Some((held, _))) => {
-            Ok(file(PLAYLIST, A_SECOND, held))
+            Ok(playlist(A_SECOND, held, coding))
         }
-        (Ok((text, false)), None) => Ok(file(PLAYLIST, A_SECOND, text)),
+        (Ok((text, false)), None) => Ok(playlist(A_SECOND, text, coding)),
         (Err(error @ ReadError::Archive(ArchiveError::NotFound(_))), None) => Err(match phase {
             Phase::Over => refuse(error),
             Phase::Before { .. } | Phase::Running => refuse(answer::not_yet(phase, now)),
