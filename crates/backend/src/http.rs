@@ -237,6 +237,10 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let shared = Arc::new(limits.clone());
+    let router = match &tls {
+        Some(tls) => tls.dress(router),
+        None => router,
+    };
     accept_loop(listener, &limits, shutdown.clone(), |stream, peer, place| {
         let (router, limits, shutdown) = (router.clone(), shared.clone(), shutdown.clone());
         let tls = tls.clone();

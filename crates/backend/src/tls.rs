@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -81,6 +82,7 @@ pub struct Tls {
     http1: Arc<ServerConfig>,
     http2: Arc<ServerConfig>,
     handshakes: Arc<Handshakes>,
+    hsts: Option<HeaderValue>,
     watch: Mutex<Watch>,
 }
 
@@ -209,6 +211,9 @@ impl Tls {
             push_tickets,
             http_tickets,
             handshakes: Arc::default(),
+            hsts: (config.hsts_s > 0)
+                .then(|| format!("max-age={}", config.hsts_s))
+                .and_then(|value| HeaderValue::try_from(value).ok()),
             watch: Mutex::new(watch),
         }))
     }
@@ -221,6 +226,11 @@ impl Tls {
             Door::Http2 => &self.http2,
         }
         .clone()
+    }
+
+    /// What answers carry as `Strict-Transport-Security` (RFC 6797), if browsers are to be told.
+    pub fn hsts(&self) -> Option<&HeaderValue> {
+        self.hsts.as_ref()
     }
 
     /// Counts the handshakes of this process's doors.

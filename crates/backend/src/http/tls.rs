@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use axum::Router;
+use axum::middleware::map_response;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -37,6 +40,7 @@ pub async fn begin(
 pub struct TlsDoor {
     acceptor: TlsAcceptor,
     handshakes: Arc<Handshakes>,
+    hsts: Option<HeaderValue>,
 }
 
 /// Bytes that are read and thrown away after a refusal, so that it arrives.
@@ -47,7 +51,20 @@ const DREGS_FOR: Duration = Duration::from_secs(1);
 impl TlsDoor {
     /// A door of the kind `door`, with what `tls` holds at each handshake.
     pub fn new(tls: &Tls, door: Door) -> Self {
-        Self { acceptor: TlsAcceptor::from(tls.config(door)), handshakes: tls.handshakes() }
+        Self {
+            acceptor: TlsAcceptor::from(tls.config(door)),
+            handshakes: tls.handshakes(),
+            hsts: tls.hsts().cloned(),
+        }
+    }
+
+    /// `router`, whose answers tell browsers to use nothing but HTTPS, if they are to be told.
+    pub fn dress(&self, router: Router) -> Router {
+        let Some(hsts) = self.hsts.clone() else { return router };
+        router.layer(map_response(move |mut response: Response| {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+            std::future::ready(response)
+        }))
     }
 
     /// Makes the handshake, within [`Limits::handshake_timeout`] and not beyond `shutdown`; `None` if there is none.

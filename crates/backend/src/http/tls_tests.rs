@@ -25,7 +25,8 @@ fn open(door: Door, limits: Limits) -> Https {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "localhost");
     let file = |name: &str| Some(directory.path().join(name));
-    let config = TlsConfig { certificate: file("tls.pem"), key: file("tls.pem"), ..TlsConfig::default() };
+    let config =
+        TlsConfig { certificate: file("tls.pem"), key: file("tls.pem"), hsts_s: 600, ..TlsConfig::default() };
     let tls = Arc::new(Tls::open(&config, directory.path()).unwrap().unwrap());
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
@@ -86,6 +87,7 @@ async fn requests_are_answered_over_tls() {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         let answer = get_root(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"), "{answer}");
+        assert!(answer.contains("\r\nstrict-transport-security: max-age=600\r\n"), "{answer}");
         drop(stream);
         let mut stream = https.connect("localhost", &[]).await.unwrap();
         assert!(get_root(&mut stream).await.ends_with("hello"));

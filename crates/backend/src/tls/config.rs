@@ -19,6 +19,9 @@ pub struct TlsConfig {
     /// Names and addresses that the certificate made here is for, beside `localhost`, the loopback addresses and the
     /// machine's name; at most 32.
     pub names: Vec<String>,
+    /// How long browsers are told to use nothing but HTTPS with the host, on every port of it (RFC 6797), seconds, 0 to
+    /// 63072000 (two years). Default 0: they are told nothing.
+    pub hsts_s: u64,
 }
 
 /// A value that is not allowed.
@@ -33,6 +36,8 @@ pub struct TlsConfigError {
     pub allowed: &'static str,
 }
 
+/// Longest time that browsers are told, seconds: two years, as lists of such hosts ask for.
+const HSTS_S_MAX: u64 = 63_072_000;
 /// Most names beside the usual ones.
 const NAMES_MAX: usize = 32;
 
@@ -78,6 +83,9 @@ impl TlsConfig {
             if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
                 return refused(key, shown(path), "the path of a PEM file");
             }
+        }
+        if self.hsts_s > HSTS_S_MAX {
+            return refused("hsts_s", self.hsts_s.to_string(), "0 to 63072000");
         }
         if self.names.len() > NAMES_MAX {
             return refused("names", format!("{} names", self.names.len()), "at most 32 names");

@@ -91,6 +91,7 @@ fn what_does_not_go_together_names_its_key() {
             "self_signed",
             TlsConfig { certificate: file(), key: file(), self_signed: true, ..TlsConfig::default() },
         ),
+        ("hsts_s", TlsConfig { hsts_s: 63_072_001, ..TlsConfig::default() }),
         ("names", TlsConfig { names: many, ..TlsConfig::default() }),
         ("names", TlsConfig { names: names(&["a b"]), ..TlsConfig::default() }),
         ("names", TlsConfig { names: names(&[""]), ..TlsConfig::default() }),

@@ -135,7 +135,10 @@ pub(crate) async fn serve(
         drain: Duration::from_millis(700),
         ..Limits::default()
     });
-    let router = router(door.clone());
+    let router = match &tls {
+        Some(tls) => tls.dress(router(door.clone())),
+        None => router(door.clone()),
+    };
     let shutdown = door.shutdown.clone();
     accept_loop(listener, &limits.clone(), shutdown.clone(), |stream, peer, place| {
         let (router, limits, door, tls) = (router.clone(), limits.clone(), door.clone(), tls.clone());
