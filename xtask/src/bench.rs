@@ -27,12 +27,7 @@ pub(crate) fn profile(arguments: &[&str]) -> Result<()> {
 }
 
 fn measure(what: &str, arguments: &[&str]) -> Result<()> {
-    let asks = arguments.iter().any(|argument| matches!(*argument, "--help" | "-h"));
-    if !asks {
-        run(cargo().args(["build", "--release", "-p", "minassa", "-p", "minassa-bench"]))?;
-    } else {
-        run(cargo().args(["build", "--release", "-p", "minassa-bench"]))?;
-    }
+    run(cargo().args(["build", "--release", "-p", "minassa", "-p", "minassa-bench"]))?;
     let program = root().join("target/release/minassa-bench");
     run(std::process::Command::new(program).arg(what).args(arguments))
 }

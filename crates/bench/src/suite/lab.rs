@@ -120,6 +120,23 @@ impl Lab {
         serde_json::from_slice(&output.stdout).context("the crowd's report cannot be read")
     }
 
+    /// As [`Self::crowd`]; `look` is called once after `delay_s`, while the crowd listens.
+    pub(crate) fn crowd_meanwhile<T>(
+        &self,
+        crowd: &Crowd,
+        server: &Running,
+        delay_s: f64,
+        look: impl FnOnce() -> T,
+    ) -> Result<(CrowdReport, T)> {
+        thread::scope(|scope| {
+            let listening = scope.spawn(|| self.crowd(crowd, server));
+            thread::sleep(Duration::from_secs_f64(delay_s));
+            let seen = look();
+            let report = listening.join().map_err(|_| anyhow::anyhow!("the crowd's thread panicked"))??;
+            Ok((report, seen))
+        })
+    }
+
     /// Sends a crowd without waiting for it.
     pub(crate) fn crowd_aside(&self, crowd: &Crowd, server: &Running) -> Result<Running> {
         let mut aside = Running::default();

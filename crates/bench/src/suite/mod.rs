@@ -6,6 +6,7 @@
 
 mod cost;
 mod lab;
+mod metrics;
 mod peers;
 mod profile;
 mod scenarios;

@@ -5,6 +5,7 @@ use rehearse::crowd::{CrowdReport, Group};
 
 use super::cost::{RAMP, ordinary};
 use super::lab::{Crowd, Lab};
+use super::metrics::{self, Histogram};
 use super::servers::{EdgeSetup, Edges, Floor};
 use super::sheet::Sheet;
 
@@ -55,7 +56,7 @@ pub(crate) fn hold(lab: &Lab, sheet: &mut Sheet, minutes: f64) -> Result<()> {
             .with("settle", 3.0 + 0.96 * f64::from(tier))
             .with("window", minutes * 60.0)
             .with("processes", edges);
-        let report = lab.crowd(&crowd, &served.running)?;
+        let (report, own) = watched(lab, &crowd, &served, listeners)?;
         let what =
             format!("{listeners} listeners, {}, {edges} edges, tier {tier}, {minutes} minutes", named(tls));
         let judged = |holds: bool| (!report.generator.void).then_some(holds);
@@ -73,6 +74,7 @@ pub(crate) fn hold(lab: &Lab, sheet: &mut Sheet, minutes: f64) -> Result<()> {
             "50 ms",
             judged(lateness.p99 <= 50.0),
         );
+        own_lateness(sheet, &what, own, 50.0);
         let growth = report.server.rss_mib_per_minute;
         // A line through a few seconds is no slope.
         let long = minutes >= 1.0;
@@ -85,6 +87,25 @@ pub(crate) fn hold(lab: &Lab, sheet: &mut Sheet, minutes: f64) -> Result<()> {
         describe(sheet, &report);
     }
     Ok(())
+}
+
+/// Sends a crowd, and asks the edge itself how late it was against its slots since all had joined: p99, ms.
+fn watched(lab: &Lab, crowd: &Crowd, edges: &Edges, listeners: usize) -> Result<(CrowdReport, Option<f64>)> {
+    let files = edges.files();
+    let joined_s = listeners as f64 / f64::from(RAMP) + 3.0;
+    let (report, before): (_, Histogram) =
+        lab.crowd_meanwhile(crowd, &edges.running, joined_s, || metrics::lateness(&files))?;
+    Ok((report, metrics::lateness(&files).quantile_since(&before, 0.99)))
+}
+
+/// What an edge says of itself, if it says something. It is asked at the files door, where any of several answers.
+fn own_lateness(sheet: &mut Sheet, what: &str, own: Option<f64>, limit_ms: f64) {
+    sheet.verdict(
+        &format!("{what}: lateness from the slot by the edge's own count, p99"),
+        &own.map_or_else(|| "it does not say".to_owned(), |ms| format!("at most {ms:.1} ms")),
+        &format!("{limit_ms} ms"),
+        own.map(|ms| ms <= limit_ms),
+    );
 }
 
 /// What stands beside a verdict.
@@ -143,7 +164,7 @@ enum Who {
     Floor,
 }
 
-fn storm_once(lab: &Lab, who: &Who, tempest: Tempest) -> Result<CrowdReport> {
+fn storm_once(lab: &Lab, who: &Who, tempest: Tempest) -> Result<(CrowdReport, Option<f64>)> {
     let crowd = |url: &str| {
         let mut crowd = Crowd::of(url, lab.scaled(STORM.0))
             .with("ramp", RAMP)
@@ -159,12 +180,12 @@ fn storm_once(lab: &Lab, who: &Who, tempest: Tempest) -> Result<CrowdReport> {
     match who {
         Who::Edge => {
             let edges = Edges::start(lab, &EdgeSetup::new(tempest.tls))?;
-            lab.crowd(&crowd(&edges.push("opus-48")), &edges.running)
+            watched(lab, &crowd(&edges.push("opus-48")), &edges, lab.scaled(STORM.0))
         }
         Who::Floor => {
             // In slices: at once it would hold its own door shut for a tenth of a second.
             let floor = Floor::start(lab, tempest.tls, 1, 240)?;
-            lab.crowd(&crowd(&floor.url), &floor.running)
+            Ok((lab.crowd(&crowd(&floor.url), &floor.running)?, None))
         }
     }
 }
@@ -185,7 +206,7 @@ pub(crate) fn storm(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Join storm");
     let tls = lab.tls_first();
     let tempest = Tempest { tls, resume: false, joins: lab.scaled(STORM.1), over_s: 4.0 };
-    let report = storm_once(lab, &Who::Edge, tempest)?;
+    let (report, own) = storm_once(lab, &Who::Edge, tempest)?;
     let storm = report.storm.clone().unwrap_or_default();
     let judged = |holds: bool| (holds || !report.generator.void).then_some(holds);
     let what = format!("{} joins in 4 s while {} listen, {}", tempest.joins, lab.scaled(STORM.0), named(tls));
@@ -215,6 +236,7 @@ pub(crate) fn storm(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
         "150 ms",
         judged(report.base.lateness_ms.p99 <= LATENESS_MS),
     );
+    own_lateness(sheet, &what, own, LATENESS_MS);
     describe(sheet, &report);
     sheet.say(
         "\nThe highest rate of joins a second at which all of this still holds. The floor writes in slices of 2 ms here: \
@@ -227,7 +249,7 @@ pub(crate) fn storm(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             false => Some(highest_rate(lab, &Who::Edge, tls, resume)?),
         };
         let floor = highest_rate(lab, &Who::Floor, tls, resume)?;
-        let ratio = edge.as_ref().map(|edge| edge.rate / floor.rate);
+        let ratio = edge.as_ref().filter(|_| floor.rate > 0.0).map(|edge| edge.rate / floor.rate);
         let kind = if resume { "resumed" } else { "full" };
         let name = if tls { format!("TLS, {kind}") } else { "plain".to_owned() };
         rows.push(vec![
@@ -269,19 +291,20 @@ impl std::fmt::Display for Rate {
 
 fn highest_rate(lab: &Lab, who: &Who, tls: bool, resume: bool) -> Result<Rate> {
     let room = if lab.quick { 500 } else { EDGE_MAX - STORM.0 };
-    let (mut low, mut high) = (250.0, if tls { 8_000.0 } else { 16_000.0 });
-    let mut bounded = false;
+    let (mut low, mut high) = (0.0, if tls { 8_000.0 } else { 16_000.0 });
+    // What is above `high` is unknown, until a rate is seen not to be borne.
+    let mut bounded = true;
     for _ in 0..if lab.quick { 2 } else { 5 } {
         let rate = f64::midpoint(low, high);
         let over_s = (room as f64 / rate).min(4.0);
         let tempest = Tempest { tls, resume, joins: (rate * over_s) as usize, over_s };
-        let verdict = borne(&storm_once(lab, who, tempest)?);
-        match verdict {
+        match borne(&storm_once(lab, who, tempest)?.0) {
             Some(true) => low = rate,
-            Some(false) => high = rate,
-            None => high = rate,
+            verdict => {
+                high = rate;
+                bounded = verdict.is_none();
+            }
         }
-        bounded = if verdict == Some(true) { bounded } else { verdict.is_none() };
     }
     Ok(Rate { rate: low, bounded })
 }
@@ -290,7 +313,7 @@ fn highest_rate(lab: &Lab, who: &Who, tls: bool, resume: bool) -> Result<Rate> {
 pub(crate) fn bytes(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Bytes for a byte of Opus");
     let tls = lab.tls_first();
-    for (rendition, limit) in [("opus-48", 1.08), ("opus-24", 1.22)] {
+    for (rendition, nominal, limit) in [("opus-48", 6_000.0, 1.08), ("opus-24", 3_000.0, 1.22)] {
         let edges = Edges::start(lab, &EdgeSetup::new(tls))?;
         let listeners = lab.listeners.min(500);
         // Whole segments: each has its signatures.
@@ -301,9 +324,16 @@ pub(crate) fn bytes(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             .with("window", seconds);
         let report = lab.crowd(&crowd, &edges.running)?;
         let ratio = report.bytes.wire_per_audio;
+        let audio = report.bytes.audio_per_listener_s;
+        // opus-24 is of variable bitrate, and all else costs the same whatever the voice needs.
+        let at_nominal = 1.0 + (ratio - 1.0) * audio / nominal;
         sheet.verdict(
             &format!("{rendition}, {}, tier 2", named(tls)),
-            &format!("{ratio:.4} (without TLS and HTTP {:.4})", report.bytes.body_per_audio),
+            &format!(
+                "{ratio:.4} (without TLS and HTTP {:.4}) with Opus at {:.1} kbit/s; {at_nominal:.4} of its nominal rate",
+                report.bytes.body_per_audio,
+                audio / 125.0,
+            ),
             &format!("{limit}"),
             Some(ratio > 0.0 && ratio <= limit).filter(|_| tls),
         );
@@ -316,7 +346,8 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Readers that hardly read");
     let tls = lab.tls_first();
     let (listeners, each) = (lab.scaled(8_000), lab.scaled(1_000));
-    let window = if lab.quick { 20.0 } else { 40.0 };
+    // At 6 KB a second it takes a while until there is no more room for what they do not take.
+    let window = if lab.quick { 45.0 } else { 60.0 };
     let run = |stuck: usize| {
         let setup = EdgeSetup { keys: format!("stuck_s = {STUCK_S}"), ..EdgeSetup::new(tls) };
         let edges = Edges::start(lab, &setup)?;
@@ -352,11 +383,10 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
         judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0),
     );
     let stuck = with.stuck.unwrap_or_default();
-    let held: u64 = with.tcp.as_ref().map_or(0, |tcp| {
-        let states = &tcp.at_end.server.states;
-        states.iter().filter(|(name, _)| *name != "listen").map(|(_, count)| count).sum()
-    });
-    let left = held.saturating_sub(listeners as u64);
+    let states = with.tcp.as_ref().map(|tcp| tcp.at_end.server.states.clone()).unwrap_or_default();
+    // Neither a door nor a connection that only waits out its time holds anything.
+    let held = states.iter().filter(|(name, _)| !matches!(name.as_str(), "listen" | "time_wait"));
+    let left = held.map(|(_, count)| count).sum::<u64>().saturating_sub(with.base.counts.steady);
     sheet.verdict(
         &format!("those who take nothing for {STUCK_S} s"),
         &format!(

@@ -1,11 +1,10 @@
 //! Servers of ours under test: edges with a synthetic origin, and floors.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rehearse::crowd::{Trust, fetch};
 
 use super::lab::{Lab, Running, first_line, free_port, wait_for, wait_until};
 
@@ -63,10 +62,11 @@ impl Edges {
         wait_for(files, &mut edges.running)?;
         wait_for(push, &mut edges.running)?;
         // An edge hears of the event at its next look at the bus, and others after it: nothing is lost by waiting.
-        if !setup.tls {
-            let path = "/live/talk/opus-48.mp4";
-            wait_until("the event", &mut edges.running, || status_of(push, path) == Some(200))?;
-        }
+        let url = edges.push("opus-48");
+        let patience = Duration::from_millis(1_500);
+        wait_until("the event", &mut edges.running, || {
+            fetch(&url, &Trust::Anything, patience).is_ok_and(|(status, _)| status == 200)
+        })?;
         std::thread::sleep(Duration::from_secs(2));
         edges.running.check()?;
         Ok(edges)
@@ -77,20 +77,15 @@ impl Edges {
         format!("{}://127.0.0.1:{}/live/talk/{rendition}.mp4", self.scheme, self.push)
     }
 
+    /// Address of the files door.
+    pub(crate) fn files(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.files)
+    }
+
     /// Address of the recording of what is past.
     pub(crate) fn recording(&self) -> String {
-        format!("{}://127.0.0.1:{}/e/past/recording.opus-48.mp4", self.scheme, self.files)
+        format!("{}/e/past/recording.opus-48.mp4", self.files())
     }
-}
-
-/// The status that a plain GET is answered with.
-fn status_of(port: u16, path: &str) -> Option<u16> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(4))).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).ok()?;
-    std::str::from_utf8(&head[9..]).ok()?.parse().ok()
 }
 
 /// A floor that serves.

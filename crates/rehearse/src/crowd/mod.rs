@@ -20,6 +20,7 @@
 
 mod clock;
 mod config;
+mod fetch;
 mod hls;
 mod http;
 mod link;
@@ -40,6 +41,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use config::{CONNECTIONS_MAX, ConfigError, CrowdConfig, Kind, PROCESSES_MAX, Storm, Target, Trust};
+pub use fetch::fetch;
 pub use load::{Share, carry};
 pub use machine::{Machine, Sample, Sampler};
 pub use report::{Bytes, CrowdReport, Generator, Group, Server, StuckReport, Tcp};

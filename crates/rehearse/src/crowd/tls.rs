@@ -312,3 +312,129 @@ fn encode(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, u
     }
     out.truncate(start);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use rustls::crypto::aws_lc_rs::Ticketer;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection};
+
+    use super::*;
+    use crate::record::record_length;
+
+    fn server() -> (Arc<ServerConfig>, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.ticketer = Ticketer::new().unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        (Arc::new(config), made.cert.pem())
+    }
+
+    /// What the server has to say now, as bytes of the connection.
+    fn said(server: &mut ServerConnection) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    fn told(server: &mut ServerConnection, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            server.read_tls(&mut bytes).unwrap();
+            server.process_new_packets().unwrap();
+        }
+    }
+
+    fn shake(config: &Arc<ClientConfig>, server: &mut ServerConnection) -> Result<Sealed, TlsError> {
+        let mut shaking = Shaking::new(config, server_name("127.0.0.1").unwrap())?;
+        let mut out = Vec::new();
+        let mut finished = shaking.advance(&[], &mut out)?;
+        while !finished {
+            told(server, &out);
+            out.clear();
+            // In small pieces, as a network may bring them.
+            for piece in said(server).chunks(700) {
+                finished = shaking.advance(piece, &mut out)?;
+            }
+        }
+        told(server, &out);
+        shaking.finish()
+    }
+
+    fn hear(sealed: &mut Sealed, mut bytes: Vec<u8>, out: &mut Vec<u8>) -> (Vec<u8>, bool) {
+        let (mut heard, mut open) = (Vec::new(), true);
+        let mut rest = &mut bytes[..];
+        while let Some(length) = record_length(rest).unwrap() {
+            let (record, after) = rest.split_at_mut(length);
+            open &= sealed.open(record, out, &mut |bytes| heard.extend_from_slice(bytes)).unwrap();
+            rest = after;
+        }
+        (heard, open)
+    }
+
+    #[test]
+    fn both_sides_understand_each_other_over_tickets_and_new_keys() {
+        let (config, _) = server();
+        let mut server = ServerConnection::new(config).unwrap();
+        let client = client_config(&Trust::Anything, true).unwrap();
+        let mut sealed = shake(&client, &mut server).unwrap();
+        assert!(!sealed.resumed);
+        let mut out = Vec::new();
+        sealed.seal(b"GET / HTTP/1.1\r\n\r\n", &mut out);
+        told(&mut server, &out);
+        let mut request = [0; 64];
+        assert_eq!(server.reader().read(&mut request).unwrap(), 18);
+        // Tickets come with the first answer.
+        server.writer().write_all(b"one").unwrap();
+        assert_eq!(hear(&mut sealed, said(&mut server), &mut out).0, b"one");
+        server.refresh_traffic_keys().unwrap();
+        server.writer().write_all(b"two").unwrap();
+        out.clear();
+        assert_eq!(hear(&mut sealed, said(&mut server), &mut out).0, b"two");
+        // A server asks for new keys of ours too, and hears what follows under them.
+        sealed.seal(b"more", &mut out);
+        told(&mut server, &out);
+        assert_eq!(server.reader().read(&mut request).unwrap(), 4);
+        server.send_close_notify();
+        let (heard, open) = hear(&mut sealed, said(&mut server), &mut out);
+        assert!(heard.is_empty() && !open);
+    }
+
+    #[test]
+    fn tickets_are_for_everyone_of_the_crowd() {
+        let (config, _) = server();
+        let resuming = client_config(&Trust::Anything, true).unwrap();
+        let forgetting = client_config(&Trust::Anything, false).unwrap();
+        let resumed = |client: &Arc<ClientConfig>| {
+            let mut server = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut sealed = shake(client, &mut server).unwrap();
+            hear(&mut sealed, said(&mut server), &mut Vec::new());
+            sealed.resumed
+        };
+        assert_eq!([resumed(&resuming), resumed(&resuming), resumed(&forgetting)], [false, true, false]);
+    }
+
+    #[test]
+    fn certificates_are_checked_unless_told_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots.pem");
+        let (config, pem) = server();
+        std::fs::write(&path, pem).unwrap();
+        let known = client_config(&Trust::File(path.clone()), false).unwrap();
+        shake(&known, &mut ServerConnection::new(config).unwrap()).unwrap();
+        let (other, _) = server();
+        let refused = shake(&known, &mut ServerConnection::new(other).unwrap());
+        assert!(matches!(refused, Err(TlsError::Protocol(_))));
+        std::fs::write(&path, "nothing").unwrap();
+        assert!(matches!(client_config(&Trust::File(path), false), Err(TlsError::Roots { .. })));
+    }
+}

@@ -1,0 +1,60 @@
+//! What an edge says of itself, in Prometheus' text.
+
+use rehearse::crowd::{Trust, fetch};
+use std::time::Duration;
+
+/// A histogram's counts, by their upper bounds in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Histogram(Vec<(f64, f64)>);
+
+impl Histogram {
+    /// Reads the buckets of a family without labels of its own.
+    fn parse(text: &str, name: &str) -> Self {
+        let prefix = format!("{name}_bucket{{le=\"");
+        let bucket = |line: &str| {
+            let (bound, count) = line.strip_prefix(prefix.as_str())?.split_once("\"} ")?;
+            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+            Some((bound, count.trim().parse().ok()?))
+        };
+        Self(text.lines().filter_map(bucket).collect())
+    }
+
+    /// Milliseconds under which at least this fraction was since `before`: a bucket's bound, so rather too much.
+    /// `None` if nothing was counted.
+    pub(crate) fn quantile_since(&self, before: &Self, fraction: f64) -> Option<f64> {
+        let earlier =
+            |bound: f64| before.0.iter().find(|(of, _)| *of == bound).map_or(0.0, |(_, count)| *count);
+        let grown: Vec<_> = self.0.iter().map(|(bound, count)| (*bound, count - earlier(*bound))).collect();
+        let all = grown.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
+        grown.iter().find(|(_, count)| *count >= fraction * all).map(|(bound, _)| 1e3 * bound)
+    }
+}
+
+/// How late an edge finds itself, against the slots of its listeners. Empty if it does not say.
+pub(crate) fn lateness(files: &str) -> Histogram {
+    let answer = fetch(&format!("{files}/metrics"), &Trust::Anything, Duration::from_secs(5));
+    let text = answer.map(|(_, body)| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default();
+    Histogram::parse(&text, "minassa_edge_lateness_seconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_of_what_was_added() {
+        let text = |counts: [u64; 3]| {
+            let [a, b, c] = counts;
+            format!(
+                "# TYPE late histogram\nlate_bucket{{le=\"0.001\"}} {a}\nlate_bucket{{le=\"0.05\"}} {b}\n\
+                 late_bucket{{le=\"+Inf\"}} {c}\nlate_count {c}\n"
+            )
+        };
+        let before = Histogram::parse(&text([0, 50, 50]), "late");
+        let after = Histogram::parse(&text([99, 150, 150]), "late");
+        assert_eq!(after.quantile_since(&before, 0.99), Some(1.0));
+        assert_eq!(after.quantile_since(&before, 0.999), Some(50.0));
+        assert_eq!(after.quantile_since(&after, 0.99), None);
+        assert_eq!(Histogram::parse("nothing", "late").quantile_since(&before, 0.5), None);
+    }
+}
