@@ -8,8 +8,6 @@ use super::peers;
 use super::servers::{EdgeSetup, Edges, Floor};
 use super::sheet::{Sheet, Spread};
 
-/// Tiers measured.
-const TIERS: [u64; 4] = [1, 2, 4, 8];
 /// Joins a second in a ramp, slow enough for whoever is measured.
 pub(crate) const RAMP: u32 = 2_500;
 /// Width of the slices of our floor where it is spread as an edge is, ms.
@@ -124,7 +122,7 @@ pub(crate) fn measure(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     let mut edge_at_two = None;
     for tls in [true, false] {
         let mut rows = Vec::new();
-        for tier in TIERS {
+        for &tier in &lab.tiers {
             let of_tier = contest(lab, tls, tier)?;
             let judge = judge(&of_tier);
             rows.extend(of_tier.iter().map(|row| row.cells(judge)));

@@ -30,6 +30,8 @@ pub(crate) struct Lab {
     pub(crate) listeners: usize,
     /// Runs of which the median counts.
     pub(crate) repeats: usize,
+    /// Tiers whose cost is measured.
+    pub(crate) tiers: Vec<u64>,
     /// Less of everything: to see whether it works, not what it costs.
     pub(crate) quick: bool,
     /// Whether this edge speaks TLS.
@@ -59,6 +61,7 @@ impl Lab {
             cores,
             listeners: 10_000,
             repeats: 5,
+            tiers: vec![1, 2, 4, 8],
             quick: false,
             edge_tls: false,
             tools: None,

@@ -77,6 +77,9 @@ pub struct EdgeFlags {
     /// Runs of which the median counts [default: 5, quick: 1].
     #[arg(long, value_name = "N")]
     pub repeats: Option<usize>,
+    /// Tiers whose cost is measured.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', default_values_t = [1, 2, 4, 8])]
+    pub tiers: Vec<u64>,
     /// How long many listeners are held.
     #[arg(long, value_name = "MINUTES", default_value_t = 10.0)]
     pub minutes: f64,
@@ -142,6 +145,10 @@ pub fn edge(flags: &EdgeFlags) -> Result<()> {
         }
         lab.peers = true;
     }
+    if let Some(tier) = flags.tiers.iter().find(|tier| !matches!(tier, 1 | 2 | 4 | 8)) {
+        bail!("there is no tier {tier}; there are 1, 2, 4 and 8");
+    }
+    lab.tiers.clone_from(&flags.tiers);
     lab.tools = flags.tools.as_deref().map(build_tools).transpose()?;
     let mut sheet = Sheet::new("The edge, measured");
     if lab.quick {

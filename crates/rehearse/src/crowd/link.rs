@@ -134,9 +134,11 @@ impl Dialer {
     }
 
     /// Looks at a connection after the system said that something happened; `sink` gets what the application is told.
+    /// `closing`: the system said that the other side has ended, which is to be read behind the last bytes.
     pub(crate) fn look(
         &mut self,
         link: &mut Link,
+        closing: bool,
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<Progress, LinkError> {
         let mut progress = Progress::default();
@@ -182,7 +184,7 @@ impl Dialer {
             link.take(&mut self.buffer[..all], sink, &mut progress)?;
             link.flush()?;
             // A shorter read emptied the socket: what comes after it wakes us again.
-            if progress.ended || all < self.buffer.len() {
+            if progress.ended || (all < self.buffer.len() && !closing) {
                 break;
             }
         }

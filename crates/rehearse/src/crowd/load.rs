@@ -177,7 +177,8 @@ impl<'s> Load<'s> {
             let began_us = self.clock.now_us();
             for event in &events {
                 let Token(token) = event.token();
-                self.look(token & 0xffff_ffff, (token >> 32) as u32);
+                let closing = event.is_read_closed() || event.is_error();
+                self.look(token & 0xffff_ffff, (token >> 32) as u32, closing);
             }
             if self.window_us.is_some() {
                 self.report.turn.record(self.clock.now_us() - began_us);
@@ -290,7 +291,7 @@ impl<'s> Load<'s> {
     }
 
     /// Something happened on a connection.
-    fn look(&mut self, index: usize, generation: u32) {
+    fn look(&mut self, index: usize, generation: u32, closing: bool) {
         let now_us = self.clock.now_us();
         let Some(seat) = self.seats.get_mut(index) else { return };
         if seat.generation != generation || seat.ignored {
@@ -314,7 +315,7 @@ impl<'s> Load<'s> {
         let mut reader = self.reader.as_mut().filter(|_| index == 0 && generation == 1);
         let (ears, begun_us) = (&mut seat.ears, seat.begun_us);
         let (mut broken, mut first_audio) = (None, false);
-        let looked = self.dialer.look(link, &mut |bytes| {
+        let looked = self.dialer.look(link, closing, &mut |bytes| {
             if let Some(reader) = &mut reader {
                 reader.read(bytes, witness);
             }
@@ -332,7 +333,10 @@ impl<'s> Load<'s> {
             self.standing.hearing += 1;
         }
         let progress = match (looked, broken) {
-            (Err(error), _) => return self.lose(index, &error),
+            // What it had said before says more than that it is gone.
+            (Err(error), _) => {
+                return self.lose(index, &end_of(&self.seats[index].ears).unwrap_or(error.to_string()));
+            }
             (Ok(_), Some(error)) => return self.lose(index, &error),
             (Ok(progress), None) => progress,
         };
@@ -368,12 +372,9 @@ impl<'s> Load<'s> {
             return self.lose(index, &LinkError::Closed);
         }
         match &mut seat.ears {
-            Ears::Push(listener) => {
-                let status = listener.status();
-                if status != 0 && status != 200 {
-                    self.lose(index, &format!("status {status}"));
-                } else if listener.is_over() {
-                    self.lose(index, &"the response ended");
+            Ears::Push(_) => {
+                if let Some(why) = end_of(&seat.ears) {
+                    self.lose(index, &why);
                 }
             }
             Ears::Fetch(fetcher) => match fetcher.advance(now_us, &mut self.library, tally, self.window_us) {
@@ -499,6 +500,16 @@ impl<'s> Load<'s> {
                 Ears::Stuck => {}
             }
         }
+    }
+}
+
+/// Why a listener's response is no use any more, if it says so itself.
+fn end_of(ears: &Ears) -> Option<String> {
+    let Ears::Push(listener) = ears else { return None };
+    match listener.status() {
+        0 | 200 if listener.is_over() => Some("the response ended".to_owned()),
+        0 | 200 => None,
+        status => Some(format!("status {status}")),
     }
 }
 
