@@ -85,8 +85,12 @@ fn everyone_hears_everything_sealed_and_in_flushes() {
         config.tier = 2;
         config.resume = true;
         config.churn = 10.0;
+        config.slow = 3;
+        config.never = 3;
     });
+    assert_eq!(report.stuck.unwrap().begun, 6);
     assert_eq!(report.failures.len(), 0, "{report}");
+    // Twenty, those who came in somebody's place, and six who hardly read: all of them asked, sealed.
     assert!(report.base.counts.churned > 0 && report.base.counts.resumed > 0, "{report}");
     assert_eq!((report.base.counts.missed, report.base.counts.duplicates), (0, 0));
     assert!(report.bytes.wire_per_audio > report.bytes.body_per_audio);

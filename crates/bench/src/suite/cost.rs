@@ -1,7 +1,7 @@
 //! What a listener costs: the edge against floors and peers, in pairs that take turns.
 
 use anyhow::Result;
-use rehearse::crowd::CrowdReport;
+use rehearse::crowd::{CrowdReport, Failures};
 
 use super::lab::{Crowd, Lab};
 use super::peers;
@@ -40,7 +40,7 @@ impl Contender {
 }
 
 /// What one run came to, µs a listener and second.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Figure {
     cpu: f64,
     core: f64,
@@ -48,6 +48,8 @@ struct Figure {
     void: bool,
     /// Listeners lost, failed, with missed parts, and stalls.
     harm: u64,
+    /// What went wrong.
+    failures: Failures,
 }
 
 impl Figure {
@@ -59,6 +61,7 @@ impl Figure {
             generator: report.generator.core_busy.unwrap_or(report.generator.cpu),
             void: report.generator.void,
             harm: counts.failed + counts.lost + counts.lost_early + counts.missed + counts.stalls,
+            failures: report.failures.clone(),
         }
     }
 }
@@ -213,6 +216,9 @@ fn progress(name: &str, setting: &str, figure: &Figure) {
     use std::io::Write as _;
     let void = if figure.void { ", VOID" } else { "" };
     writeln!(std::io::stderr(), "  {name}, {setting}: {:.1}/{:.1} µs{void}", figure.cpu, figure.core).ok();
+    for (kind, times) in &figure.failures {
+        writeln!(std::io::stderr(), "    {kind}: {times}").ok();
+    }
 }
 
 /// The crowd of an ordinary run.
@@ -276,8 +282,14 @@ mod tests {
     use super::*;
 
     fn row(name: &str, cores: &[f64]) -> Row {
-        let figure =
-            |core: &f64| Figure { cpu: *core, core: *core, generator: 0.5, void: *core > 90.0, harm: 0 };
+        let figure = |core: &f64| Figure {
+            cpu: *core,
+            core: *core,
+            generator: 0.5,
+            void: *core > 90.0,
+            harm: 0,
+            failures: Failures::new(),
+        };
         Row { name: name.to_owned(), setting: String::new(), figures: cores.iter().map(figure).collect() }
     }
 

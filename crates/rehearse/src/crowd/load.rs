@@ -360,6 +360,7 @@ impl<'s> Load<'s> {
             tally.connect.record(now_us - seat.begun_us);
         }
         if progress.open {
+            seat.open = true;
             if self.targets[seat.target].tls {
                 tally.handshake.record(now_us - seat.connected_us);
                 tally.counts.resumed += u64::from(link.is_resumed());
@@ -370,6 +371,9 @@ impl<'s> Load<'s> {
         }
         if progress.ended {
             return self.lose(index, &LinkError::Closed);
+        }
+        if !seat.open {
+            return;
         }
         match &mut seat.ears {
             Ears::Push(_) => {

@@ -44,6 +44,8 @@ pub(crate) struct Seat {
     pub(crate) link: Option<Link>,
     pub(crate) begun_us: u64,
     pub(crate) connected_us: u64,
+    /// The connection can be spoken on.
+    pub(crate) open: bool,
     /// When it asked, if it then stopped reading.
     pub(crate) asked_us: u64,
     /// Its events are no longer asked for.
@@ -62,6 +64,7 @@ impl Seat {
             link: None,
             begun_us: 0,
             connected_us: 0,
+            open: false,
             asked_us: 0,
             ignored: false,
             again: false,
@@ -72,6 +75,7 @@ impl Seat {
     /// A connection begins: of somebody new, or of who was here before.
     pub(crate) fn begin(&mut self, now_us: u64, again: bool, kind: Kind, path: &str) {
         self.link = None;
+        self.open = false;
         self.begun_us = now_us;
         self.ignored = false;
         self.again = again;
