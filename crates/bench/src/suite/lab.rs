@@ -1,5 +1,6 @@
 //! Where measurements happen: servers tied to one core, crowds to another, everything else in a directory that goes.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -150,7 +151,10 @@ impl Lab {
     fn crowd_command(&self, crowd: &Crowd, server: &Running) -> Command {
         let mut command = self.beside(&self.minassa);
         command.args(["rehearse", "listeners", "--json", "--any-certificate"]);
-        command.args(&crowd.arguments).arg("--server-core").arg(self.cores[0].to_string());
+        command.args(&crowd.flags).arg("--server-core").arg(self.cores[0].to_string());
+        for (flag, value) in &crowd.values {
+            command.arg(flag).arg(value);
+        }
         for pid in &server.pids {
             command.arg("--server-pid").arg(pid.to_string());
         }
@@ -173,21 +177,23 @@ impl Lab {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Crowd {
     urls: Vec<String>,
-    arguments: Vec<String>,
+    values: BTreeMap<String, String>,
+    flags: Vec<String>,
 }
 
 impl Crowd {
     pub(crate) fn of(url: impl Into<String>, listeners: usize) -> Self {
-        Self { urls: vec![url.into()], arguments: Vec::new() }.with("listeners", listeners)
+        Self { urls: vec![url.into()], ..Self::default() }.with("listeners", listeners)
     }
 
+    /// With this value, whatever it was before.
     pub(crate) fn with(mut self, flag: &str, value: impl ToString) -> Self {
-        self.arguments.extend([format!("--{flag}"), value.to_string()]);
+        self.values.insert(format!("--{flag}"), value.to_string());
         self
     }
 
     pub(crate) fn flag(mut self, flag: &str) -> Self {
-        self.arguments.push(format!("--{flag}"));
+        self.flags.push(format!("--{flag}"));
         self
     }
 }
