@@ -73,7 +73,13 @@ async fn what_is_pushed_listed_and_recorded_is_the_same() {
             }
         }
         match stage {
-            "live" => studio.end(),
+            "live" => {
+                studio.end();
+                // The edge hears of it in a moment.
+                while !playlist(&edge, "/live/talk/opus-24.m3u8").await.ended {
+                    tokio::task::yield_now().await;
+                }
+            }
             "ended" => {
                 edge.stop().await;
                 edge = Edge::start(directory.path(), 0, |_| {});

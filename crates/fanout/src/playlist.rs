@@ -25,8 +25,9 @@ pub const LIVE_SEGMENTS: usize = 15;
 pub const LISTED_PARTS: u64 = 3 * TARGET_DURATION_S as u64 * 1_000 / PART_DURATION.as_millis() as u64;
 
 /// How far from the end of a playlist players of parts should stay, in parts. The draft asks for two at least and
-/// advises three (section 4.4.3.8); one more lets a part come late by its own length.
-pub const HOLD_BACK_PARTS: u32 = 4;
+/// advises three (section 4.4.3.8). Two more let a part come late by its own length, and its player be late by as much;
+/// hls.js is then about three seconds behind what is spoken.
+pub const HOLD_BACK_PARTS: u32 = 5;
 
 /// Parts beyond the newest that may be asked for: the one that the playlist hints at, and one more, since edges get a
 /// part some milliseconds apart and a hint may come from another.
