@@ -16,8 +16,8 @@ use crate::shared::Shared;
 pub(crate) const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// A second: live playlists, and what does not exist yet.
 pub(crate) const A_SECOND: HeaderValue = HeaderValue::from_static("public, max-age=1");
-/// Six target durations: a live playlist with what was waited for (RFC 8216bis, appendix B.1, asks for as much). Its
-/// address names what is in it, so that a newer one has another.
+/// Six target durations, as Apple advises: a live playlist with what was waited for. Its address names what is in it, so
+/// that a newer one has another.
 pub(crate) const AWAITED: HeaderValue = HeaderValue::from_static("public, max-age=24");
 /// Some seconds: what changes once, at the end.
 pub(crate) const SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=5");
