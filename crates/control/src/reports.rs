@@ -24,6 +24,8 @@ const ROTATE: Duration = Duration::from_secs(90_000);
 /// New ticket keys are used once every edge has had the time to read them again.
 const SETTLE: Duration = Duration::from_secs(180);
 const _: () = assert!(ROTATE.as_secs() - SETTLE.as_secs() - TICKETS_EVERY_S > crate::config::TICKET_S_MAX);
+/// The keys of TLS session tickets are derived from these, and rotate with them.
+const _: () = assert!(ROTATE.as_secs() - SETTLE.as_secs() > backend::tls::TICKET_LIFETIME_S as u64);
 /// How often it is looked whether ticket keys are to be changed, seconds.
 const TICKETS_EVERY_S: u64 = 60;
 

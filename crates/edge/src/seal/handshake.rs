@@ -80,6 +80,8 @@ impl Handshake {
                 return Err(TlsError::Refused(AlertDescription::RecordOverflow));
             }
         }
+        // What it still held on to was the handshake's; what follows is the session's.
+        incoming.drain(..std::mem::take(&mut self.seen).min(incoming.len()));
         Ok(Progress::Established)
     }
 

@@ -96,8 +96,8 @@ impl Session {
     /// Appends `plain` to `out` as records of application data, none if it is empty.
     ///
     /// # Errors
-    /// [`TlsError::Closed`] after [`Session::close`] or an error; [`TlsError::Crypto`]. `out` then holds whole records
-    /// or none.
+    /// [`TlsError::Closed`] after [`Session::close`] or an error; [`TlsError::Crypto`], which ends the connection.
+    /// `out` then holds whole records or none.
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
         self.seal_gathered(&[plain], out)
     }
@@ -110,6 +110,14 @@ impl Session {
         if self.state == State::Closed {
             return Err(TlsError::Closed);
         }
+        let sealed = self.seal_records(pieces, out);
+        if sealed.is_err() {
+            self.state = State::Closed;
+        }
+        sealed
+    }
+
+    fn seal_records(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), TlsError> {
         let mut left: usize = pieces.iter().map(|piece| piece.len()).sum();
         out.reserve(left + left.div_ceil(FRAGMENT_BYTES_MAX) * RECORD_OVERHEAD);
         let mut key = self.transmit.expand()?;
