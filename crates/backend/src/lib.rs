@@ -14,6 +14,7 @@
 //! | [`tls`] | the certificate of all doors, reloaded, and session tickets that all processes share |
 //! | [`problem`] | errors as RFC 9457 has them |
 //! | [`child`] | the sign of life a role gives its supervisor |
+//! | [`machine`] | what the system says of memory and files |
 //!
 //! Nothing here decides anything about a show; roles bring the cores and this crate together.
 
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod freeze;
 pub mod http;
 pub mod keys;
+pub mod machine;
 pub mod objects;
 pub mod problem;
 pub mod store;

@@ -30,6 +30,12 @@ pub struct EdgeConfig {
     pub downloads_max: usize,
     /// Open files kept free for everything that is no connection, 64 to 100000. Default 256.
     pub files_reserve: usize,
+    /// Memory kept free for everything else on the machine, or in the control group, MiB, 0 to 1048576; while there is
+    /// less, nobody new is let in at the push door, and gets `503`. Of what the kernel allows for TCP the same, but no
+    /// more than an eighth. Default 256.
+    pub memory_reserve_mib: u64,
+    /// Threads of the files door, 1 to 64; they give way to the push door. Default 1, for an edge a core.
+    pub files_threads: usize,
     /// How long a listener may take nothing before it is closed, seconds, 1 to 600. Default 30.
     pub stuck_s: u64,
     /// Bytes the kernel may keep for a listener who does not take them, 4096 to 16777216; it may use twice as much
@@ -58,6 +64,8 @@ impl Default for EdgeConfig {
             held_max: 4_096,
             downloads_max: 2_048,
             files_reserve: 256,
+            memory_reserve_mib: 256,
+            files_threads: 1,
             stuck_s: 30,
             send_buffer: 20 * 1024,
             disk_reads: 16,
@@ -87,12 +95,14 @@ impl EdgeConfig {
     /// The first [`ConfigError`] found.
     pub fn check(&self) -> Result<(), ConfigError> {
         let outside = |key, value: u64, allowed| ConfigError { key, value: value.to_string(), allowed };
-        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>, &'static str); 11] = [
+        let ranges: [(&'static str, u64, std::ops::RangeInclusive<u64>, &'static str); 13] = [
             ("listeners_max", self.listeners_max as u64, 1..=1_000_000, "1 to 1000000"),
             ("files_connections_max", self.files_connections_max as u64, 16..=1_000_000, "16 to 1000000"),
             ("held_max", self.held_max as u64, 1..=1_000_000, "1 to 1000000"),
             ("downloads_max", self.downloads_max as u64, 1..=1_000_000, "1 to 1000000"),
             ("files_reserve", self.files_reserve as u64, 64..=100_000, "64 to 100000"),
+            ("memory_reserve_mib", self.memory_reserve_mib, 0..=1_048_576, "0 to 1048576"),
+            ("files_threads", self.files_threads as u64, 1..=64, "1 to 64"),
             ("stuck_s", self.stuck_s, 1..=600, "1 to 600"),
             ("send_buffer", self.send_buffer as u64, 4_096..=16_777_216, "4096 to 16777216"),
             ("disk_reads", self.disk_reads as u64, 1..=512, "1 to 512"),
@@ -131,7 +141,9 @@ mod tests {
     #[test]
     fn what_is_outside_names_its_key() {
         type Spoil = fn(&mut EdgeConfig);
-        let cases: [(&str, Spoil); 13] = [
+        let cases: [(&str, Spoil); 15] = [
+            ("memory_reserve_mib", |c| c.memory_reserve_mib = 1_048_577),
+            ("files_threads", |c| c.files_threads = 0),
             ("listeners_max", |c| c.listeners_max = 0),
             ("files_connections_max", |c| c.files_connections_max = 1),
             ("held_max", |c| c.held_max = 0),

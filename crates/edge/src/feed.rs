@@ -19,6 +19,7 @@ use backend::bus::{Message, Subscription};
 use backend::child::Pulse;
 use backend::clock;
 use backend::freeze::FrozenEvents;
+use backend::machine::{self, Memory};
 use backend::wire::{self, Audience, EdgeEvent, Events, Heartbeat, OriginStatus};
 use fanout::Push;
 use model::{Event, EventSlug, PartNumber, UnixTime};
@@ -26,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::channel::{Channel, Live, Phase};
-use crate::metrics;
+use crate::push::Counts;
 use crate::shared::{Shared, count};
 
 /// How long before doors an edge begins to listen for parts: origin's word may be lost, its clock a little ahead.
@@ -47,6 +48,9 @@ pub(crate) struct Feed {
     takers: BTreeMap<EventSlug, Taker>,
     sequence: u64,
     ticks: u32,
+    /// As reported last.
+    lateness: Counts,
+    turns: Counts,
 }
 
 struct Taker(JoinHandle<()>);
@@ -71,7 +75,16 @@ impl Feed {
             }
             Err(error) => tracing::warn!(%error, "frozen events cannot be read"),
         }
-        Self { shared, frozen, pulse, takers: BTreeMap::new(), sequence: 0, ticks: 0 }
+        Self {
+            shared,
+            frozen,
+            pulse,
+            takers: BTreeMap::new(),
+            sequence: 0,
+            ticks: 0,
+            lateness: Counts::default(),
+            turns: Counts::default(),
+        }
     }
 
     /// Runs until the doors close.
@@ -152,6 +165,7 @@ impl Feed {
 
     fn tick(&mut self) {
         self.shared.reload_tickets();
+        self.shared.weigh_memory(Memory::now());
         self.tend();
         self.ticks = self.ticks.saturating_add(1);
         if self.ticks > ORIENTATION {
@@ -213,6 +227,7 @@ impl Feed {
 
     fn report(&mut self, events: Vec<EdgeEvent>) {
         let counters = &self.shared.counters;
+        let (lateness, turns) = (counters.lateness.snapshot(), counters.turns.snapshot());
         let heartbeat = Heartbeat {
             index: self.shared.index,
             pid: std::process::id(),
@@ -222,10 +237,19 @@ impl Feed {
             skipped: counters.skipped_behind.load(Ordering::Relaxed)
                 + counters.skipped_missing.load(Ordering::Relaxed),
             joins: counters.joins.load(Ordering::Relaxed),
-            refused: counters.refused.load(Ordering::Relaxed),
-            rss_bytes: metrics::rss_bytes(),
-            open_files: metrics::open_files(),
+            refused: counters.refused_full.load(Ordering::Relaxed)
+                + counters.refused_memory.load(Ordering::Relaxed),
+            rss_bytes: machine::rss_bytes(),
+            open_files: machine::open_files(),
+            listeners_max: self.shared.listeners_max,
+            memory_available: counters.memory_available.load(Ordering::Relaxed),
+            push_cpu_us: counters.push_cpu_us.load(Ordering::Relaxed),
+            lateness_p99_ms: lateness.quantile_ms(&self.lateness, 0.99),
+            turn_max_ms: turns.quantile_ms(&self.turns, 1.0),
+            handshakes: counters.handshakes_full.load(Ordering::Relaxed)
+                + counters.handshakes_resumed.load(Ordering::Relaxed),
         };
+        (self.lateness, self.turns) = (lateness, turns);
         self.sequence += 1;
         self.shared.bus.publish("heartbeat", self.sequence, wire::encode(&heartbeat));
     }

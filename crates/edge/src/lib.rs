@@ -66,6 +66,10 @@ const DOORSTEP: usize = 128;
 /// Longest time connections get to finish what is being written, beyond the time over which listeners are let go.
 const DRAIN: Duration = Duration::from_millis(400);
 
+/// How much less urgent the files door's threads are, as `nice` counts: when both want the processor they get a tenth of
+/// it (sched(7)).
+const FILES_NICENESS: i32 = 10;
+
 /// Where an edge runs.
 #[derive(Debug)]
 pub struct Place {
@@ -116,8 +120,7 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     let name = format!("edge-{}", place.index);
     let bus = UnixBus::bind(&place.data.join("run/bus"), &name).context("cannot join the bus")?;
     let push = place.push.local_addr().context("cannot use the push door")?;
-    let files = tokio::net::TcpListener::from_std(place.files).context("cannot use the files door")?;
-    let files_address = files.local_addr().context("cannot use the files door")?;
+    let files_address = place.files.local_addr().context("cannot use the files door")?;
     let scheme = if place.tls.is_some() { "https" } else { "http" };
     if let Some(tls) = &place.tls {
         tokio::spawn(tls.clone().keep_fresh(shutdown.clone()));
@@ -172,21 +175,57 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         let _ = tokio::time::timeout(Duration::from_secs(3), is_over).await;
         Ok(())
     };
-    let filing = async {
-        serve_files(shared, files, place.tls, shutdown).await;
-        Ok(())
-    };
+    let threads =
+        FilesThreads::start(shared.config.files_threads).context("cannot start the files door's threads")?;
+    let filing = threads.spawn(serve_files(shared, place.files, place.tls, shutdown));
+    let filing = async { filing.await.context("the files door has ended")? };
     let ended = tokio::try_join!(pushing, filing);
     feed.abort();
     ended.map(drop)
 }
 
+/// The threads of the files door: their own, so that nothing there keeps a part from the window, and less urgent than
+/// the push door's.
+struct FilesThreads(Option<tokio::runtime::Runtime>);
+
+impl FilesThreads {
+    fn start(threads: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("files")
+            .on_thread_start(|| {
+                // On Linux of the calling thread alone; whoever may not be modest serves as before.
+                let _ = rustix::process::setpriority_process(None, FILES_NICENESS);
+            })
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.0.as_ref().expect("taken only when dropped").spawn(future)
+    }
+}
+
+impl Drop for FilesThreads {
+    fn drop(&mut self) {
+        // What still runs was given its time; waiting for it here would hold up another runtime.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 async fn serve_files(
     shared: Arc<Shared>,
-    listener: tokio::net::TcpListener,
+    door: TcpListener,
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
-) {
+) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(door).context("cannot use the files door")?;
     let limits = Limits {
         connections_max: shared.config.files_connections_max,
         body_bytes_max: 0,
@@ -196,6 +235,7 @@ async fn serve_files(
     let router = Router::new().fallback(files::handle).with_state(shared);
     let tls = tls.map(|tls| TlsDoor::new(&tls, Door::Http2));
     serve(listener, router, limits, tls, shutdown).await;
+    Ok(())
 }
 
 /// How the open files are divided, so that none of the doors can run into the limit.

@@ -3,25 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use backend::machine::{open_files, rss_bytes};
+
 use crate::shared::Shared;
-
-/// Memory in use, bytes; 0 if the system does not say.
-pub(crate) fn rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1_024
-}
-
-/// Open files and sockets; 0 if the system does not say.
-pub(crate) fn open_files() -> u64 {
-    // Since Linux 6.2 the size of this directory is the number of its entries; before, they have to be counted.
-    match std::fs::metadata("/proc/self/fd").map(|directory| std::os::unix::fs::MetadataExt::size(&directory))
-    {
-        Ok(size) if size > 0 => size,
-        _ => std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
-    }
-}
 
 /// Everything this edge counts. Series do not multiply with listeners or addresses, only with events that run.
 pub(crate) fn render(shared: &Shared) -> String {
@@ -35,7 +19,15 @@ pub(crate) fn render(shared: &Shared) -> String {
     };
     let one = |counter: &AtomicU64| vec![(String::new(), counter.load(Ordering::Relaxed))];
     family("joins_total", "counter", "Listeners that began at the push door.", &one(&counters.joins));
-    family("refused_total", "counter", "Listeners refused for want of room.", &one(&counters.refused));
+    family(
+        "refused_total",
+        "counter",
+        "Listeners refused: there were as many as there may be, or memory was short.",
+        &[
+            (r#"{why="full"}"#.to_owned(), counters.refused_full.load(Ordering::Relaxed)),
+            (r#"{why="memory"}"#.to_owned(), counters.refused_memory.load(Ordering::Relaxed)),
+        ],
+    );
     family(
         "tickets_refused_total",
         "counter",
@@ -178,6 +170,18 @@ pub(crate) fn render(shared: &Shared) -> String {
         .collect();
     family("newest_part", "gauge", "Newest part in the window.", &newest);
     family("resident_bytes", "gauge", "Memory in use.", &[(String::new(), rss_bytes())]);
+    family(
+        "memory_available_bytes",
+        "gauge",
+        "Memory that can still be used, of the machine or of its control group.",
+        &one(&counters.memory_available),
+    );
+    family(
+        "push_cpu_microseconds_total",
+        "counter",
+        "Processor time of the push door's thread.",
+        &one(&counters.push_cpu_us),
+    );
     family("open_files", "gauge", "Open files and sockets.", &[(String::new(), open_files())]);
     counters.lateness.render(
         &mut text,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
 use backend::bus::Bus;
 use backend::keys::Keys;
+use backend::machine::Memory;
 use model::EventSlug;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -22,11 +23,14 @@ use crate::recordings::Recordings;
 /// Events an edge knows at once.
 const EVENTS_MAX: usize = 8_192;
 
-/// Counters of the process; all but the last two only grow.
+/// Counters of the process; all but the last three only grow.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) joins: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    /// Listeners refused because there were as many as there may be.
+    pub(crate) refused_full: AtomicU64,
+    /// Listeners refused because memory was short.
+    pub(crate) refused_memory: AtomicU64,
     pub(crate) tickets_refused: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) parts_sent: AtomicU64,
@@ -52,6 +56,8 @@ pub(crate) struct Counters {
     pub(crate) lateness: Histogram,
     /// Length of the push loop's turns.
     pub(crate) turns: Histogram,
+    /// Processor time of the push door's thread, µs.
+    pub(crate) push_cpu_us: AtomicU64,
     pub(crate) parts_received: AtomicU64,
     pub(crate) parts_missing: AtomicU64,
     pub(crate) parts_stale: AtomicU64,
@@ -66,6 +72,8 @@ pub(crate) struct Counters {
     pub(crate) listeners: AtomicU64,
     /// Windows now.
     pub(crate) windows: AtomicU64,
+    /// Memory that can still be used, bytes, as of the last second.
+    pub(crate) memory_available: AtomicU64,
 }
 
 /// Counts one more.
@@ -93,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) downloads: Arc<Semaphore>,
     /// Cancelled when the doors close.
     pub(crate) closing: CancellationToken,
+    /// Whether there is too little memory for more listeners.
+    short_of_memory: AtomicBool,
     /// Whether origin has spoken since the start, or was given time enough to.
     oriented: watch::Sender<bool>,
     keys: Keys,
@@ -115,6 +125,13 @@ pub(crate) struct Parts {
     pub(crate) keys: Keys,
 }
 
+/// Whether less than the reserve is left for everything, or of TCP's share less than the reserve or an eighth. Who was
+/// short stays so until there is a quarter more than that, so that the door does not flutter.
+fn is_short(memory: Memory, reserve: u64, was: bool) -> bool {
+    let enough = |least: u64| if was { least.saturating_add(least / 4) } else { least };
+    memory.available < enough(reserve) || memory.tcp_available < enough(reserve.min(memory.tcp_limit / 8))
+}
+
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let shared = Self {
@@ -130,6 +147,7 @@ impl Shared {
             recordings: parts.recordings,
             counters: Counters::default(),
             closing: parts.closing,
+            short_of_memory: AtomicBool::new(false),
             oriented: watch::Sender::new(false),
             keys: parts.keys,
             tickets: RwLock::new(None),
@@ -146,9 +164,28 @@ impl Shared {
         }
     }
 
-    /// Whether there are as many listeners as may be.
-    pub(crate) fn is_full(&self) -> bool {
-        self.counters.listeners.load(Ordering::Relaxed) >= self.listeners_max
+    /// Why nobody more is let in at the push door, if that is so. Counts it.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        if self.counters.listeners.load(Ordering::Relaxed) >= self.listeners_max {
+            count(&self.counters.refused_full);
+            return Some("the edge has as many listeners as it can carry");
+        }
+        if self.short_of_memory.load(Ordering::Relaxed) {
+            count(&self.counters.refused_memory);
+            return Some("the edge has no memory to spare for another listener");
+        }
+        None
+    }
+
+    /// Takes in what memory there is.
+    pub(crate) fn weigh_memory(&self, memory: Memory) {
+        let was = self.short_of_memory.load(Ordering::Relaxed);
+        let short = is_short(memory, self.config.memory_reserve_mib << 20, was);
+        if short != was {
+            tracing::warn!(?memory, short, "whether memory allows more listeners has changed");
+            self.short_of_memory.store(short, Ordering::Relaxed);
+        }
+        self.counters.memory_available.store(memory.available, Ordering::Relaxed);
     }
 
     /// Whether [`Self::set_oriented`] was called.
@@ -205,5 +242,29 @@ impl Shared {
     /// Every event known, in order of the names.
     pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_short_below_the_reserve_and_until_well_above_it() {
+        let memory = |available, tcp_available| Memory { available, tcp_available, tcp_limit: 800 };
+        for (memory, was, short) in [
+            (memory(1_000, 800), false, false),
+            (memory(999, 800), false, true),
+            (memory(1_249, 800), true, true),
+            (memory(1_250, 800), true, false),
+            (memory(5_000, 100), false, false),
+            (memory(5_000, 99), false, true),
+            (memory(5_000, 124), true, true),
+            (memory(5_000, 125), true, false),
+            (memory(u64::MAX, u64::MAX), true, false),
+        ] {
+            assert_eq!(is_short(memory, 1_000, was), short, "{memory:?} {was}");
+        }
+        assert!(!is_short(memory(0, 0), 0, true), "without a reserve nobody is refused");
     }
 }

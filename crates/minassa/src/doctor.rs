@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
+use backend::machine::Memory;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -115,25 +116,18 @@ fn processors() -> Check {
 }
 
 fn memory() -> Check {
-    let available =
-        fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_kib(&text, "MemAvailable"));
-    match available {
-        None => Check::new("memory", Verdict::Unknown, "/proc/meminfo does not say"),
-        Some(kib) => {
-            let found = format!("{} MiB available", kib / 1024);
-            match kib {
-                0..524_288 => Check::new("memory", Verdict::Fail, found).advise("512 MiB are the least"),
-                524_288..2_097_152 => Check::new("memory", Verdict::Warn, found)
-                    .advise("2 GiB carry about ten thousand listeners"),
-                _ => Check::new("memory", Verdict::Ok, found),
-            }
-        }
+    let available = Memory::now().available;
+    if available == u64::MAX {
+        return Check::new("memory", Verdict::Unknown, "/proc/meminfo does not say");
     }
-}
-
-fn meminfo_kib(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
+    let found = format!("{} MiB available", available >> 20);
+    match available >> 20 {
+        0..512 => Check::new("memory", Verdict::Fail, found).advise("512 MiB are the least"),
+        512..2_048 => {
+            Check::new("memory", Verdict::Warn, found).advise("2 GiB carry about ten thousand listeners")
+        }
+        _ => Check::new("memory", Verdict::Ok, found),
+    }
 }
 
 fn open_files(config: &Config) -> Check {
@@ -358,20 +352,16 @@ fn sysctl_name(path: &str) -> String {
 /// All TCP connections together may use this much of the kernel's memory.
 fn tcp_memory() -> Check {
     let name = "TCP memory";
-    let pages = read_sysctl("net/ipv4/tcp_mem")
-        .and_then(|text| text.split_whitespace().nth(2).and_then(|pages| pages.parse::<u64>().ok()));
-    match pages {
-        None => Check::new(name, Verdict::Unknown, "net.ipv4.tcp_mem cannot be read"),
-        Some(pages) => {
-            let mib = pages * rustix::param::page_size() as u64 / (1 << 20);
-            let found = format!("up to {mib} MiB for all connections");
-            if mib >= 256 {
-                Check::new(name, Verdict::Ok, found)
-            } else {
-                Check::new(name, Verdict::Warn, found)
-                    .advise("raise the third number of net.ipv4.tcp_mem: about 8 KiB a listener are used")
-            }
-        }
+    let limit = Memory::now().tcp_limit;
+    if limit == u64::MAX {
+        return Check::new(name, Verdict::Unknown, "net.ipv4.tcp_mem cannot be read");
+    }
+    let found = format!("up to {} MiB for all connections", limit >> 20);
+    if limit >= 256 << 20 {
+        Check::new(name, Verdict::Ok, found)
+    } else {
+        Check::new(name, Verdict::Warn, found)
+            .advise("raise the third number of net.ipv4.tcp_mem: about 8 KiB a listener are used")
     }
 }
 
@@ -435,9 +425,6 @@ mod tests {
 
     #[test]
     fn texts_of_the_system_are_read() {
-        let text = "MemTotal:       24651232 kB\nMemAvailable:   23908404 kB\n";
-        assert_eq!(meminfo_kib(text, "MemAvailable"), Some(23_908_404));
-        assert_eq!(meminfo_kib(text, "MemFree"), None);
         assert_eq!(chrony_offset("A1,host,2,1700000000.1,-0.000012,0,0,0\n"), Some(-0.000_012));
         assert_eq!(chrony_offset("00000000,,0,0.0,0.0,0,0\n"), None);
         assert_eq!(chrony_offset("506 Cannot talk to daemon"), None);

@@ -148,6 +148,19 @@ pub struct Heartbeat {
     pub rss_bytes: u64,
     /// Open files and sockets.
     pub open_files: u64,
+    /// Listeners allowed at once.
+    pub listeners_max: u64,
+    /// Memory that can still be used, of the machine or of its control group, bytes.
+    pub memory_available: u64,
+    /// Processor time of the push door's thread, µs.
+    pub push_cpu_us: u64,
+    /// Lateness of the writes of the last second from the listeners' slots: 99 of 100 were not later than this, ms. It is
+    /// a bound of a histogram's bucket; [`u32::MAX`] beyond the last.
+    pub lateness_p99_ms: u32,
+    /// Bound of the longest turn of the push door's loop in the last second, ms, likewise.
+    pub turn_max_ms: u32,
+    /// TLS handshakes of the push door that succeeded.
+    pub handshakes: u64,
 }
 
 /// One event at one edge.

@@ -19,7 +19,7 @@ use crate::address::{self, PushAddress};
 use crate::answer::{self, NEVER, cached};
 use crate::channel::{Channel, Live, Phase};
 use crate::recordings::ReadError;
-use crate::shared::{Shared, count};
+use crate::shared::Shared;
 
 /// What a request comes to.
 pub(crate) enum Verdict {
@@ -66,9 +66,8 @@ fn listen(shared: &Shared, head: &request::Parts, patient: bool) -> Result<Verdi
     }
     let Some(channel) = shared.channel(&asked.event) else { return Ok(Verdict::Disk) };
     let live = running(shared, &channel, &head.headers, &asked)?;
-    if shared.is_full() {
-        count(&shared.counters.refused);
-        return Err(refuse(Problem::unavailable("the edge has as many listeners as it can carry", 5)));
+    if let Some(why) = shared.refusal() {
+        return Err(refuse(Problem::unavailable(why, 5)));
     }
     let start = asked.from.map_or(Start::Live, Start::From);
     {

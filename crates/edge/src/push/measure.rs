@@ -24,6 +24,23 @@ impl Counts {
         self.buckets[bucket_of(us)] += 1;
         self.sum_us = self.sum_us.saturating_add(us);
     }
+
+    /// Bound of the bucket that holds the quantile `q`, 0 to 1, of what was counted since `earlier`, milliseconds;
+    /// `u32::MAX` beyond the last bound, 0 if there was nothing.
+    pub(crate) fn quantile_ms(&self, earlier: &Self, q: f64) -> u32 {
+        let new = |bucket: usize| self.buckets[bucket] - earlier.buckets[bucket];
+        let total: u64 = (0..BUCKETS).map(new).sum();
+        if total == 0 {
+            return 0;
+        }
+        let rank = ((total as f64 * q).ceil() as u64).max(1);
+        let mut below = 0;
+        let bucket = (0..BUCKETS).find(|bucket| {
+            below += new(*bucket);
+            below >= rank
+        });
+        bucket.and_then(|bucket| BOUNDS_MS.get(bucket)).map_or(u32::MAX, |bound| *bound as u32)
+    }
 }
 
 /// Durations, counted for all to read.
@@ -57,6 +74,15 @@ impl Histogram {
         }
     }
 
+    /// What was counted so far. Buckets are read one after the other, and each only grows.
+    pub(crate) fn snapshot(&self) -> Counts {
+        let mut counts = Counts { sum_us: self.sum_us.load(Ordering::Relaxed), ..Counts::default() };
+        for (bucket, count) in counts.buckets.iter_mut().zip(&self.buckets) {
+            *bucket = count.load(Ordering::Relaxed);
+        }
+        counts
+    }
+
     /// As Prometheus text, in seconds.
     pub(crate) fn render(&self, text: &mut String, name: &str, help: &str) {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
@@ -86,6 +112,12 @@ mod tests {
         }
         histogram.take_in(&counts);
         histogram.add(Duration::from_secs(7));
+        let none = Counts::default();
+        let all = histogram.snapshot();
+        let quantiles = [0.0, 0.5, 0.6, 0.67, 1.0].map(|q| all.quantile_ms(&none, q));
+        assert_eq!(quantiles, [1, 1, 5, u32::MAX, u32::MAX]);
+        assert_eq!(all.quantile_ms(&counts, 0.5), u32::MAX, "only the last was new");
+        assert_eq!(all.quantile_ms(&all, 0.5), 0);
         let mut text = String::new();
         histogram.render(&mut text, "late_seconds", "How late.");
         for line in [

@@ -46,7 +46,7 @@ use crowd::Crowd;
 use door::{Admitted, Verdict};
 use hall::Hall;
 use head::Received;
-pub(crate) use measure::Histogram;
+pub(crate) use measure::{Counts, Histogram};
 
 /// Longest time that goes to those who listen in one turn of the loop, while there are others.
 const LISTENERS_TURN: Duration = Duration::from_micros(1_000);
@@ -258,6 +258,9 @@ impl Push {
     }
 
     fn every_second(&mut self) {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu_us = cpu.tv_sec.unsigned_abs() * 1_000_000 + cpu.tv_nsec.unsigned_abs() / 1_000;
+        self.shared.counters.push_cpu_us.store(cpu_us, Ordering::Relaxed);
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         self.date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
         // Patience ends by the clock.
