@@ -404,6 +404,13 @@ impl Conn {
         }
     }
 
+    /// Closing it will throw away what it has not taken. Without this the kernel would keep that, and ask whether there is
+    /// room now, for minutes after nobody here knows of it any more.
+    pub(crate) fn give_up(&self) {
+        // Fails only if the peer is gone already.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+
     /// From now on only the peer's end is awaited.
     pub(crate) fn part(&mut self, room: &mut Room, now: u32) {
         self.shut_down(room, now);

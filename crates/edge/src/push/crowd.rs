@@ -73,6 +73,9 @@ impl Crowd {
     pub(crate) fn dismiss(&mut self, key: u32) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         let is_blocked = conn.is_blocked();
+        if is_blocked {
+            conn.give_up();
+        }
         if let State::Listening(listener) = &mut conn.state
             && !is_blocked
         {

@@ -278,6 +278,9 @@ impl Push {
             };
             if whole >= limit {
                 self.crowd.gone.push(key as u32);
+                if conn.is_blocked() {
+                    conn.give_up();
+                }
                 match &conn.state {
                     State::Listening(_) => count(&self.shared.counters.stuck),
                     State::Shaking(_) | State::Reading(_) => count(&self.shared.counters.heads_late),

@@ -115,6 +115,8 @@ impl Listener {
         self.in_time = self.hears();
         self.silence_us = 0;
         self.stalls = 0;
+        // While others still joined, an edge may have moved its slot.
+        self.best = [i64::MAX; PLACES];
     }
 
     /// Takes bytes of the response. Whether this was the first audio.
