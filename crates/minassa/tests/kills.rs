@@ -210,7 +210,9 @@ fn origin_is_killed_while_live() -> Result<()> {
         }
     }
     println!("{} parts recorded, {gaps} of them marked gaps", range.end.get() - range.start.get());
-    assert!(gaps > 0, "the hole is marked");
+    // A restart may be quicker than a part lasts; a longer hole must be marked.
+    let away = Duration::from_secs_f64(quantile(&programme, 1.0));
+    assert!(gaps > 0 || away < 3 * model::PART_DURATION, "the hole of {away:?} is marked");
     Ok(())
 }
 
