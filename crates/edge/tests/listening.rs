@@ -305,7 +305,7 @@ async fn who_comes_when_it_is_full_is_told_so() {
         assert_eq!((refused.status, refused.header("retry-after")), (503, "5"));
         assert_eq!(refused.header("connection"), "close");
     }
-    assert_eq!(edge.figure("minassa_edge_refused_total").await, 5);
+    assert_eq!(edge.figure("minassa_edge_refused_total{why=\"full\"}").await, 5);
     // Those who listen go on listening.
     studio.air_silence(1);
     for stream in &mut streams {
