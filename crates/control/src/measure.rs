@@ -69,6 +69,14 @@ fn edge(name: &str, heartbeat: &Heartbeat) {
     counter!("minassa_edge_refused_total", "edge" => edge()).absolute(heartbeat.refused);
     gauge!("minassa_edge_memory_bytes", "edge" => edge()).set(heartbeat.rss_bytes as f64);
     gauge!("minassa_edge_open_files", "edge" => edge()).set(heartbeat.open_files as f64);
+    gauge!("minassa_edge_listeners_max", "edge" => edge()).set(heartbeat.listeners_max as f64);
+    gauge!("minassa_edge_memory_available_bytes", "edge" => edge()).set(heartbeat.memory_available as f64);
+    counter!("minassa_edge_handshakes_total", "edge" => edge()).absolute(heartbeat.handshakes);
+    counter!("minassa_edge_push_cpu_microseconds_total", "edge" => edge()).absolute(heartbeat.push_cpu_us);
+    // Bounds of buckets; beyond the last one there is none.
+    let bound = |ms: u32| if ms == u32::MAX { f64::INFINITY } else { f64::from(ms) / 1_000.0 };
+    gauge!("minassa_edge_lateness_p99_seconds", "edge" => edge()).set(bound(heartbeat.lateness_p99_ms));
+    gauge!("minassa_edge_turn_max_seconds", "edge" => edge()).set(bound(heartbeat.turn_max_ms));
     for event in &heartbeat.events {
         for count in &event.listeners {
             gauge!(
