@@ -91,6 +91,12 @@ pub struct ListenersFlags {
     /// Whoever is cut off comes back within so many seconds and goes on with the part after the last it has.
     #[arg(long, value_name = "S")]
     pub rejoin: Option<f64>,
+    /// Whoever is cut off or not let in comes back as the page does: soon, then ever later, and when the server asks.
+    #[arg(long, conflicts_with = "rejoin")]
+    pub rejoin_as_page: bool,
+    /// Bytes of audio that a part of a fuller rendition has at least, to see listeners being moved; 0: not looked at.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    pub fuller_bytes: u64,
     /// A longer silence is a stall, seconds [default: 3 and one flush].
     #[arg(long, value_name = "S", default_value_t = 0.0, hide_default_value = true)]
     pub stall: f64,
@@ -164,6 +170,8 @@ impl ListenersFlags {
             never: self.never,
             churn: self.churn,
             rejoin_s: self.rejoin,
+            rejoin_as_page: self.rejoin_as_page,
+            fuller_bytes: self.fuller_bytes,
             tier: self.tier,
             stall_s: self.stall,
             trust,

@@ -222,6 +222,16 @@ impl Running {
         Ok(self.children.last_mut().expect("it was just added"))
     }
 
+    /// Sends all of them a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        for child in &self.children {
+            // Nobody else waits for it: until we have, its number is its own.
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process")?;
+            kill_process(pid, signal)?;
+        }
+        Ok(())
+    }
+
     /// Waits until all have ended by themselves.
     pub(crate) fn wait(&mut self) -> Result<()> {
         for child in &mut self.children {

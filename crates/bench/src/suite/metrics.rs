@@ -30,16 +30,41 @@ impl Histogram {
     }
 }
 
+/// The sum of a family's samples, of whichever edge answers. `None` if it does not say.
+pub(crate) fn total(files: &str, name: &str) -> Option<f64> {
+    sum_of(&text(files), name)
+}
+
+fn sum_of(text: &str, name: &str) -> Option<f64> {
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        // Names may begin alike.
+        let is_it = rest.starts_with([' ', '{']);
+        if is_it { rest.rsplit(' ').next()?.parse::<f64>().ok() } else { None }
+    };
+    let values: Vec<f64> = text.lines().filter_map(value).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
+
+fn text(files: &str) -> String {
+    let answer = fetch(&format!("{files}/metrics"), &Trust::Anything, Duration::from_secs(5));
+    answer.map(|(_, body)| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default()
+}
+
 /// How late an edge finds itself, against the slots of its listeners. Empty if it does not say.
 pub(crate) fn lateness(files: &str) -> Histogram {
-    let answer = fetch(&format!("{files}/metrics"), &Trust::Anything, Duration::from_secs(5));
-    let text = answer.map(|(_, body)| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default();
-    Histogram::parse(&text, "minassa_edge_lateness_seconds")
+    Histogram::parse(&text(files), "minassa_edge_lateness_seconds")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_of_a_family_add_up() {
+        let text = "# TYPE a_total counter\na_total{x=\"1 2\"} 3\na_total{x=\"2\"} 4\na_total_more 9\nb 5\n";
+        assert_eq!((sum_of(text, "a_total"), sum_of(text, "b"), sum_of(text, "a")), (Some(7.0), Some(5.0), None));
+    }
 
     #[test]
     fn quantiles_are_of_what_was_added() {

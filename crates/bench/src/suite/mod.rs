@@ -13,6 +13,7 @@ mod scenarios;
 mod selfcheck;
 mod servers;
 mod sheet;
+mod upheaval;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +42,8 @@ pub enum Scenario {
     Slow,
     /// Readers of a recording beside listeners (line 9).
     Ranges,
+    /// An edge that is restarted, a new certificate, another rendition for everyone (line 7).
+    Upheaval,
     /// Our generator against an independent one.
     Selfcheck,
 }
@@ -173,6 +176,7 @@ pub fn edge(flags: &EdgeFlags) -> Result<()> {
             Scenario::Bytes => scenarios::bytes(&lab, &mut sheet),
             Scenario::Slow => scenarios::slow(&lab, &mut sheet),
             Scenario::Ranges => scenarios::ranges(&lab, &mut sheet),
+            Scenario::Upheaval => upheaval::upheaval(&lab, &mut sheet),
             Scenario::Selfcheck => selfcheck::check(&lab, &mut sheet),
         };
         if let Err(error) = outcome {

@@ -22,17 +22,17 @@ const STUCK_S: u64 = 10;
 const GRAIN_MS: f64 = 1.0;
 
 impl Lab {
-    fn scaled(&self, listeners: usize) -> usize {
+    pub(crate) fn scaled(&self, listeners: usize) -> usize {
         if self.quick { listeners / 20 } else { listeners }
     }
 
     /// TLS where the edge speaks it.
-    fn tls_first(&self) -> bool {
+    pub(crate) fn tls_first(&self) -> bool {
         self.edge_tls
     }
 }
 
-fn named(tls: bool) -> &'static str {
+pub(crate) fn named(tls: bool) -> &'static str {
     if tls { "TLS" } else { "plain" }
 }
 
@@ -109,7 +109,7 @@ fn own_lateness(sheet: &mut Sheet, what: &str, own: Option<f64>, limit_ms: f64) 
 }
 
 /// What stands beside a verdict.
-fn describe(sheet: &mut Sheet, report: &CrowdReport) {
+pub(crate) fn describe(sheet: &mut Sheet, report: &CrowdReport) {
     let server = &report.server;
     sheet.say(&format!(
         "  core {:.0} % busy, {:.1} µs a listener and second; generator {:.0} % busy{}",

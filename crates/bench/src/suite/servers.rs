@@ -1,12 +1,16 @@
 //! Servers of ours under test: edges with a synthetic origin, and floors.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rehearse::crowd::{Trust, fetch};
+use rehearse::crowd::{Survey, Trust, fetch};
 
 use super::lab::{Lab, Running, first_line, free_port, wait_for, wait_until};
+
+/// Name of the configuration in the data directory.
+const CONFIG: &str = "edge.toml";
 
 /// How edges are set up.
 #[derive(Clone, Debug)]
@@ -16,19 +20,22 @@ pub(crate) struct EdgeSetup {
     pub(crate) edges: usize,
     /// Minutes of a recording beside the live event.
     pub(crate) past_minutes: u64,
+    /// Directory of `certificate.pem` and `key.pem`; without it edges make their own.
+    pub(crate) certificate: Option<PathBuf>,
     /// More keys of section `[edge]`.
     pub(crate) keys: String,
 }
 
 impl EdgeSetup {
     pub(crate) fn new(tls: bool) -> Self {
-        Self { tls, edges: 1, past_minutes: 0, keys: String::new() }
+        Self { tls, edges: 1, past_minutes: 0, certificate: None, keys: String::new() }
     }
 }
 
 /// Edges that serve.
 pub(crate) struct Edges {
     pub(crate) running: Running,
+    data: PathBuf,
     scheme: &'static str,
     push: u16,
     files: u16,
@@ -44,21 +51,27 @@ impl Edges {
         station.arg("station").arg("--data").arg(&data);
         station.args(["--past-minutes", &setup.past_minutes.to_string()]).stdout(Stdio::piped());
         first_line(running.add(&mut station)?).context("the synthetic origin does not begin")?;
-        let tls = if setup.tls { "[tls]\nself_signed = true\n" } else { "" };
+        let tls = match &setup.certificate {
+            _ if !setup.tls => String::new(),
+            Some(directory) => {
+                let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| directory.join(name));
+                format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n")
+            }
+            None => "[tls]\nself_signed = true\n".to_owned(),
+        };
         // Fewer files for the files door leave more to listeners.
         let config = format!(
             "[server]\ndata = {data:?}\nlog = \"warn\"\n{tls}[edge]\npush_listen = \"127.0.0.1:{push}\"\n\
              files_listen = \"127.0.0.1:{files}\"\nlisteners_max = 18000\nfiles_connections_max = 1200\n{}\n",
             setup.keys
         );
-        let path = data.join("edge.toml");
+        let path = data.join(CONFIG);
         std::fs::write(&path, config)?;
         for index in 0..setup.edges {
-            let mut edge = lab.server(&lab.minassa);
-            edge.args(["edge", "--index", &index.to_string(), "--config"]).arg(&path);
-            running.measure(edge.stdout(Stdio::null()))?;
+            start_edge(lab, &mut running, &path, index)?;
         }
-        let mut edges = Self { running, scheme: if setup.tls { "https" } else { "http" }, push, files };
+        let scheme = if setup.tls { "https" } else { "http" };
+        let mut edges = Self { running, data, scheme, push, files };
         wait_for(files, &mut edges.running)?;
         wait_for(push, &mut edges.running)?;
         // An edge hears of the event at its next look at the bus, and others after it: nothing is lost by waiting.
@@ -72,9 +85,40 @@ impl Edges {
         Ok(edges)
     }
 
+    /// Starts one more edge at the same ports, and does not wait for it.
+    pub(crate) fn another(&self, lab: &Lab, index: usize) -> Result<Running> {
+        let mut running = Running::default();
+        start_edge(lab, &mut running, &self.data.join(CONFIG), index)?;
+        Ok(running)
+    }
+
+    /// As [`Self::another`]; waits until both doors are open, and until it must have heard of the event.
+    pub(crate) fn another_ready(&self, lab: &Lab, index: usize) -> Result<Running> {
+        let doors = || {
+            let survey = Survey::take(&[self.push, self.files]).unwrap_or_default();
+            survey.server.states.get("listen").copied().unwrap_or(0)
+        };
+        let before = doors();
+        let mut running = self.another(lab, index)?;
+        wait_until("another edge", &mut running, || doors() >= before + 2)?;
+        std::thread::sleep(Duration::from_secs(2));
+        running.check()?;
+        Ok(running)
+    }
+
+    /// Where the sockets of the bus lie.
+    pub(crate) fn bus(&self) -> PathBuf {
+        self.data.join("run/bus")
+    }
+
+    /// Address of the push door.
+    pub(crate) fn push_door(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.push)
+    }
+
     /// Address of the pushed stream.
     pub(crate) fn push(&self, rendition: &str) -> String {
-        format!("{}://127.0.0.1:{}/live/talk/{rendition}.mp4", self.scheme, self.push)
+        format!("{}/live/talk/{rendition}.mp4", self.push_door())
     }
 
     /// Address of the files door.
@@ -86,6 +130,13 @@ impl Edges {
     pub(crate) fn recording(&self) -> String {
         format!("{}/e/past/recording.opus-48.mp4", self.files())
     }
+}
+
+fn start_edge(lab: &Lab, running: &mut Running, config: &Path, index: usize) -> Result<()> {
+    let mut edge = lab.server(&lab.minassa);
+    edge.args(["edge", "--index", &index.to_string(), "--config"]).arg(config);
+    running.measure(edge.stdout(Stdio::null()))?;
+    Ok(())
 }
 
 /// A floor that serves.

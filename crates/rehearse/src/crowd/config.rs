@@ -79,6 +79,12 @@ pub struct CrowdConfig {
     /// Whoever is cut off comes back within this many seconds, drawn evenly, and asks for the part after the last it
     /// has. `None`: it stays away.
     pub rejoin_s: Option<f64>,
+    /// Whoever is cut off or not let in comes back as the page does instead: after 50 to 250 ms, then ever later, no
+    /// earlier than the server asks, and for the part after the last it has. Silence is a loss.
+    pub rejoin_as_page: bool,
+    /// Bytes of audio that tell a part of a fuller rendition, which has at least so many, from one of a leaner. 0: they
+    /// are not told apart.
+    pub fuller_bytes: u64,
     /// Parts a flush, as the address asks for: the rhythm against which lateness is measured.
     pub tier: u64,
     /// A silence longer than this many seconds is a stall. 0: three seconds and one flush.
@@ -122,6 +128,8 @@ impl Default for CrowdConfig {
             never: 0,
             churn: 0.0,
             rejoin_s: None,
+            rejoin_as_page: false,
+            fuller_bytes: 0,
             tier: 1,
             stall_s: 0.0,
             trust: Trust::System,

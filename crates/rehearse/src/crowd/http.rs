@@ -46,11 +46,12 @@ pub(crate) struct Response {
     status: u16,
     /// Bytes of the whole representation behind a range, if the response says so.
     complete_length: Option<u64>,
+    retry_after_s: Option<u64>,
 }
 
 impl Response {
     pub(crate) fn new() -> Self {
-        Self { state: State::Head, head: Vec::new(), status: 0, complete_length: None }
+        Self { state: State::Head, head: Vec::new(), status: 0, complete_length: None, retry_after_s: None }
     }
 
     /// Its status, 0 before its head is there.
@@ -61,6 +62,11 @@ impl Response {
     /// Of `Content-Range`.
     pub(crate) fn complete_length(&self) -> Option<u64> {
         self.complete_length
+    }
+
+    /// Of `Retry-After`, if it is a number of seconds (RFC 9110 section 10.2.3).
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
     }
 
     /// Whether it is all there.
@@ -168,6 +174,8 @@ impl Response {
                 chunked = value.to_ascii_lowercase().ends_with("chunked");
             } else if name.eq_ignore_ascii_case("content-range") {
                 self.complete_length = value.rsplit_once('/').and_then(|(_, length)| length.parse().ok());
+            } else if name.eq_ignore_ascii_case("retry-after") {
+                self.retry_after_s = value.parse().ok();
             }
         }
         // RFC 9112 section 6.3, in its order.

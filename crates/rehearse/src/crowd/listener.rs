@@ -38,6 +38,8 @@ pub(crate) struct Measure<'a> {
     pub(crate) window_us: Option<u64>,
     pub(crate) tier: u64,
     pub(crate) stall_us: u64,
+    /// A part with at least so many bytes of audio is of a fuller rendition than one with fewer. 0: nobody asks.
+    pub(crate) fuller_bytes: u64,
     pub(crate) firsts: &'a mut Firsts,
     pub(crate) tally: &'a mut Tally,
 }
@@ -52,6 +54,10 @@ pub(crate) struct Listener {
     first_audio_us: Option<u64>,
     /// It had audio in an earlier connection.
     came_back: bool,
+    /// It came back, and has not got a part yet.
+    awaits_part: bool,
+    /// Whether its last part was of the fuller rendition, where they are told apart.
+    fuller: Option<bool>,
     last_us: u64,
     silence_us: u64,
     stalls: u32,
@@ -71,6 +77,8 @@ impl Listener {
             first_byte: false,
             first_audio_us: None,
             came_back: false,
+            awaits_part: false,
+            fuller: None,
             last_us: 0,
             silence_us: 0,
             stalls: 0,
@@ -85,6 +93,8 @@ impl Listener {
         let heard = self.first_audio_us.is_some() || self.came_back;
         let before = std::mem::replace(self, Self::new(begun_us));
         self.came_back = heard;
+        self.awaits_part = heard;
+        self.fuller = before.fuller;
         self.next = before.next;
         self.silence_us = before.silence_us;
         self.stalls = before.stalls;
@@ -103,6 +113,11 @@ impl Listener {
 
     pub(crate) fn status(&self) -> u16 {
         self.response.status()
+    }
+
+    /// How many seconds the server asks it to wait.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.response.retry_after_s()
     }
 
     /// Whether its response is complete, other than by the end of the connection.
@@ -163,6 +178,7 @@ impl Listener {
             counts.parts += 1;
             counts.audio_bytes += unit.payload;
         }
+        let is_new = self.next.is_none_or(|next| unit.number >= next);
         match self.next {
             Some(next) if unit.number > next => {
                 counts.holes += 1;
@@ -172,6 +188,9 @@ impl Listener {
             _ => {}
         }
         self.next = Some(self.next.map_or(0, |next| next).max(unit.number + 1));
+        if measured && is_new {
+            self.mark(unit, measure);
+        }
         let skew = measure.firsts.since(unit.number, measure.now_us);
         // Every part of a flush has its own usual delay: the first waits for all that follow.
         let best = &mut self.best[(unit.number % measure.tier.clamp(1, PLACES as u64)) as usize];
@@ -181,6 +200,22 @@ impl Listener {
             measure.tally.skew.record(skew);
         }
         *best = phase.min(*best);
+    }
+
+    /// Notes what a new part means besides itself: that its listener is back, or hears another rendition.
+    fn mark(&mut self, unit: Unit, measure: &mut Measure<'_>) {
+        if std::mem::take(&mut self.awaits_part) {
+            measure.tally.back.record(measure.now_us);
+        }
+        if measure.fuller_bytes == 0 {
+            return;
+        }
+        let fuller = unit.payload >= measure.fuller_bytes;
+        match (self.fuller.replace(fuller), fuller) {
+            (Some(false), true) => measure.tally.fuller.record(measure.now_us),
+            (Some(true), false) => measure.tally.leaner.record(measure.now_us),
+            _ => {}
+        }
     }
 
     /// There is audio now.
@@ -282,7 +317,11 @@ mod tests {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mp4\r\n\r\n";
 
     fn part(number: u64) -> Bytes {
-        let frames = vec![Bytes::from_static(&[1; 120]); OPUS_FRAMES_PER_PART];
+        part_of(number, &[1; 120])
+    }
+
+    fn part_of(number: u64, frame: &'static [u8]) -> Bytes {
+        let frames = vec![Bytes::from_static(frame); OPUS_FRAMES_PER_PART];
         let decode_time = PartNumber::new(number).start();
         mp4::write_part(&PartBoxes { sequence: number as u32 + 1, decode_time, frames: &frames, lead: &[] })
     }
@@ -292,11 +331,12 @@ mod tests {
         tally: Tally,
         tier: u64,
         window_us: Option<u64>,
+        fuller_bytes: u64,
     }
 
     impl Hall {
         fn new(tier: u64) -> Self {
-            Self { firsts: Firsts::new(), tally: Tally::default(), tier, window_us: None }
+            Self { firsts: Firsts::new(), tally: Tally::default(), tier, window_us: None, fuller_bytes: 0 }
         }
 
         fn at(&mut self, now_ms: u64) -> Measure<'_> {
@@ -305,6 +345,7 @@ mod tests {
                 window_us: self.window_us,
                 tier: self.tier,
                 stall_us: 1_000_000,
+                fuller_bytes: self.fuller_bytes,
                 firsts: &mut self.firsts,
                 tally: &mut self.tally,
             }
@@ -376,6 +417,50 @@ mod tests {
         listener.hear(&stream(&[7, 8, 9]), &mut hall.at(3)).unwrap();
         let counts = hall.tally.counts;
         assert_eq!((counts.holes, counts.missed, counts.duplicates, counts.joined), (1, 2, 1, 1));
+    }
+
+    #[test]
+    fn it_is_seen_when_they_are_back() {
+        let mut hall = Hall::new(1);
+        hall.window_us = Some(0);
+        let mut listener = Listener::new(0);
+        let stream = |numbers: &[u64]| {
+            let parts: Vec<_> = numbers.iter().map(|number| part(*number)).collect();
+            [HEAD, &mp4::opus_init(), &parts.concat()].concat()
+        };
+        listener.hear(&stream(&[3, 4]), &mut hall.at(10)).unwrap();
+        assert!(hall.tally.back.is_empty(), "it was never away");
+        listener.comes_back(20_000);
+        // Again what it has is nothing new, and an attempt without audio brings nobody back.
+        listener.hear(&stream(&[4]), &mut hall.at(30)).unwrap();
+        listener.comes_back(40_000);
+        listener.hear(HEAD, &mut hall.at(50)).unwrap();
+        listener.comes_back(60_000);
+        assert!(hall.tally.back.is_empty());
+        listener.hear(&stream(&[5, 6]), &mut hall.at(70)).unwrap();
+        assert_eq!((hall.tally.back.reached(1), hall.tally.back.count()), (Some(70), 1));
+        assert_eq!((hall.tally.counts.missed, hall.tally.counts.duplicates), (0, 1));
+    }
+
+    #[test]
+    fn another_rendition_is_told_by_its_size() {
+        let mut hall = Hall::new(1);
+        hall.window_us = Some(0);
+        hall.fuller_bytes = 24 * 90;
+        let mut listener = Listener::new(0);
+        listener.hear(HEAD, &mut hall.at(1)).unwrap();
+        listener.hear(&mp4::opus_init(), &mut hall.at(1)).unwrap();
+        let (full, lean): (&[u8], &[u8]) = (&[1; 90], &[1; 89]);
+        for (number, frame) in [full, full, lean, lean, full, full].into_iter().enumerate() {
+            let number = number as u64;
+            listener.hear(&part_of(number, frame), &mut hall.at(10 + number)).unwrap();
+        }
+        // A change is one whatever was in between.
+        listener.comes_back(50_000);
+        listener.hear(&[HEAD, &mp4::opus_init(), &part_of(6, lean)].concat(), &mut hall.at(60)).unwrap();
+        let (leaner, fuller) = (&hall.tally.leaner, &hall.tally.fuller);
+        assert_eq!((leaner.reached(1), leaner.reached(2), leaner.count()), (Some(12), Some(60), 2));
+        assert_eq!((fuller.reached(1), fuller.count()), (Some(14), 1));
     }
 
     #[test]

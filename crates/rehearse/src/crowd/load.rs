@@ -11,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
 use super::clock::{RunClock, thread_cpu_us};
+use super::comeback::{begins_anew, patience_us};
 use super::config::{CrowdConfig, Kind, Target};
 use super::hls::Library;
 use super::link::{Dialer, LinkError, Progress};
@@ -33,6 +34,9 @@ const IDLE_US: u64 = 50_000;
 const TELL_US: u64 = 250_000;
 /// Time between two sips of a slow reader, and between two looks at one that never reads, µs.
 const SIP_US: u64 = 1_000_000;
+
+/// Time between two looks at who has gone silent, as the page looks, µs.
+const SILENCE_EVERY_US: u64 = 250_000;
 
 /// How long the connections are kept after the window, µs: long enough to look at them.
 pub(crate) const LINGER_US: u64 = 500_000;
@@ -130,7 +134,7 @@ impl<'s> Load<'s> {
             .then(|| 1e6 * share.of as f64 / self.config.churn)
             .map(|us| us as u64 + 1);
         let mut churn_us = self.plan.window_us;
-        let (mut tell_us, mut cpu_us) = (0, 0);
+        let (mut tell_us, mut cpu_us, mut silence_us) = (0, 0, 0);
         loop {
             let turn_us = self.clock.now_us();
             if turn_us >= self.plan.end_us {
@@ -153,6 +157,10 @@ impl<'s> Load<'s> {
                 }
             }
             self.serve_timers(turn_us);
+            if self.config.rejoin_as_page && turn_us >= silence_us {
+                silence_us = turn_us + SILENCE_EVERY_US;
+                self.leave_silent();
+            }
             if turn_us >= tell_us {
                 tell_us = turn_us + TELL_US;
                 tell(self.standing);
@@ -263,6 +271,18 @@ impl<'s> Load<'s> {
         }
     }
 
+    /// Listeners who have waited too long for a byte give their connections up.
+    fn leave_silent(&mut self) {
+        let (now_us, patience_us) = (self.clock.now_us(), patience_us(self.config.tier));
+        for index in 0..self.seats.len() {
+            let seat = &self.seats[index];
+            let silent = now_us.saturating_sub(seat.last_byte_us) > patience_us;
+            if silent && seat.link.is_some() && matches!(seat.ears, Ears::Push(_)) {
+                self.lose(index, &"silence");
+            }
+        }
+    }
+
     /// A seat's time has come.
     fn wake(&mut self, index: usize, generation: u32) {
         let now_us = self.clock.now_us();
@@ -308,6 +328,7 @@ impl<'s> Load<'s> {
             window_us: self.window_us,
             tier: self.config.tier,
             stall_us: self.stall_us,
+            fuller_bytes: self.config.fuller_bytes,
             firsts: &mut self.firsts,
             tally,
         };
@@ -355,6 +376,9 @@ impl<'s> Load<'s> {
         if self.window_us.is_some() {
             tally.counts.wire_bytes += progress.bytes;
         }
+        if progress.bytes > 0 {
+            seat.last_byte_us = now_us;
+        }
         if progress.connected {
             seat.connected_us = now_us;
             tally.connect.record(now_us - seat.begun_us);
@@ -400,7 +424,7 @@ impl<'s> Load<'s> {
         let target = &self.targets[seat.target];
         let words = match &mut seat.ears {
             Ears::Push(listener) => {
-                let from = listener.next_part().filter(|_| seat.again);
+                let from = listener.next_part().filter(|_| seat.again && !seat.anew);
                 Some(request(target, &with_from(&target.path, from), ""))
             }
             Ears::Stuck => Some(request(target, &target.path, "")),
@@ -462,20 +486,29 @@ impl<'s> Load<'s> {
             Role::Slow | Role::Never => &mut self.unasked,
         };
         match (seat.ears.hear(), self.window_us) {
-            (true, Some(_)) => tally.counts.lost += 1,
+            (true, Some(_)) => {
+                tally.counts.lost += 1;
+                tally.cut.record(now_us);
+            }
             (true, None) => tally.counts.lost_early += 1,
             (false, _) => {
                 tally.counts.failed += 1;
                 self.standing.failed += 1;
             }
         }
-        if let Some(rejoin_s) = self.config.rejoin_s
-            && matches!(seat.ears, Ears::Push(_))
-        {
-            tally.counts.rejoined += u64::from(seat.ears.hear());
-            let wait_us = (1e6 * rejoin_s * self.chance.random::<f64>()) as u64;
-            self.timers.push(Reverse((now_us + wait_us, index, seat.generation)));
-        }
+        let Ears::Push(listener) = &seat.ears else { return };
+        let wait_us = match self.config.rejoin_s {
+            _ if self.config.rejoin_as_page => {
+                let (status, lived_us) = (listener.status(), seat.last_byte_us - seat.begun_us);
+                // As soon as it has audio again it knows where it is.
+                seat.anew = begins_anew(status) || (seat.anew && !listener.hears());
+                seat.comeback.wait_us(lived_us, status, listener.retry_after_s(), &mut self.chance)
+            }
+            Some(rejoin_s) => (1e6 * rejoin_s * self.chance.random::<f64>()) as u64,
+            None => return,
+        };
+        tally.counts.rejoined += u64::from(listener.hears());
+        self.timers.push(Reverse((now_us + wait_us, index, seat.generation)));
     }
 
     fn conclude(&mut self) {
@@ -494,6 +527,7 @@ impl<'s> Load<'s> {
                 window_us: self.window_us,
                 tier: self.config.tier,
                 stall_us: self.stall_us,
+                fuller_bytes: self.config.fuller_bytes,
                 firsts: &mut self.firsts,
                 tally,
             };

@@ -19,6 +19,7 @@
 //! whoever calls [`run`] asks for that first ([`Target::is_near`]).
 
 mod clock;
+mod comeback;
 mod config;
 mod fetch;
 mod hls;
@@ -33,6 +34,7 @@ mod run;
 mod seat;
 mod sockets;
 mod tally;
+mod timeline;
 mod tls;
 mod walk;
 
@@ -48,6 +50,7 @@ pub use report::{Bytes, CrowdReport, Generator, Group, Server, StuckReport, Tcp}
 pub use run::{Phase, Sight, run, serve_share};
 pub use sockets::{End, Survey};
 pub use tally::{Counts, Failures, ShareReport, Standing, Stuck, Summary, Tally, Times, Witness};
+pub use timeline::Timeline;
 pub use tls::TlsError;
 
 /// Files beside connections.
@@ -76,6 +79,12 @@ pub enum CrowdError {
     /// A load process cannot be started or does not report.
     #[error("a load process: {0}")]
     Process(String),
+}
+
+/// The machine's monotonic clock, µs, on which [`CrowdReport::begun_us`] is: to tell when something was done to a server
+/// while a crowd listened.
+pub fn clock_us() -> u64 {
+    clock::monotonic_ns() / 1_000
 }
 
 /// Raises the limit of open files as far as this process may.

@@ -8,6 +8,7 @@ use super::config::{CrowdConfig, Kind};
 use super::machine::Sample;
 use super::sockets::Survey;
 use super::tally::{Counts, Failures, ShareReport, Stuck, Summary, Tally, Witness};
+use super::timeline::Timeline;
 
 /// Ethernet, IPv4 and TCP with timestamps, bytes a segment.
 const HEADERS: f64 = 66.0;
@@ -35,6 +36,18 @@ pub struct Group {
     pub lateness_ms: Summary,
     /// From a request of a segment or range to its end, ms.
     pub fetch_ms: Summary,
+    /// When connections were lost after their first audio, within the window.
+    #[serde(default, skip_serializing_if = "Timeline::is_empty")]
+    pub cut: Timeline,
+    /// When those who came back got their first new part, within the window.
+    #[serde(default, skip_serializing_if = "Timeline::is_empty")]
+    pub back: Timeline,
+    /// When listeners got their first part of a leaner rendition, within the window.
+    #[serde(default, skip_serializing_if = "Timeline::is_empty")]
+    pub leaner: Timeline,
+    /// When listeners got their first part of a fuller rendition, within the window.
+    #[serde(default, skip_serializing_if = "Timeline::is_empty")]
+    pub fuller: Timeline,
 }
 
 impl Group {
@@ -49,6 +62,10 @@ impl Group {
             skew_ms: tally.skew.summary(),
             lateness_ms: tally.lateness.summary(),
             fetch_ms: tally.fetch.summary(),
+            cut: tally.cut.clone(),
+            back: tally.back.clone(),
+            leaner: tally.leaner.clone(),
+            fuller: tally.fuller.clone(),
         }
     }
 }
@@ -160,6 +177,9 @@ pub struct CrowdReport {
     pub tier: u64,
     /// Joins a second in the ramp.
     pub ramp: f64,
+    /// When the run began, on the machine's monotonic clock, µs; timelines count from there.
+    #[serde(default)]
+    pub begun_us: u64,
     /// Seconds measured.
     pub window_s: f64,
     /// Those who came in the ramp.
@@ -185,6 +205,8 @@ pub struct CrowdReport {
 /// What the machine said in the course of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Course {
+    /// When the run began, on the machine's monotonic clock, µs.
+    pub(crate) begun_us: u64,
     pub(crate) before: Sample,
     pub(crate) ramp: Sample,
     pub(crate) ramped: Sample,
@@ -276,6 +298,7 @@ impl CrowdReport {
             kind: config.kind,
             tier: config.tier,
             ramp: config.ramp,
+            begun_us: course.begun_us,
             window_s: (span_s * 1e3).round() / 1e3,
             base: Group::of(&all.base),
             storm: config.storm.map(|_| Group::of(&all.storm)),

@@ -85,6 +85,7 @@ pub fn run(
     let mut course =
         Course { before: sampler.look(), tied: sampler.own_core().is_some(), ..Course::default() };
     let start_ns = monotonic_ns() + HEAD_START_NS;
+    course.begun_us = start_ns / 1_000;
     let (sender, words) = mpsc::channel();
     let mut children = Children::default();
     for index in 0..shares {

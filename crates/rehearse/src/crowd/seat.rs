@@ -3,6 +3,7 @@
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::comeback::Comeback;
 use super::config::{CrowdConfig, Kind};
 use super::hls::{Library, Player};
 use super::http::{HttpError, Response};
@@ -44,6 +45,8 @@ pub(crate) struct Seat {
     pub(crate) link: Option<Link>,
     pub(crate) begun_us: u64,
     pub(crate) connected_us: u64,
+    /// When the last byte came; before the first, when it began.
+    pub(crate) last_byte_us: u64,
     /// The connection can be spoken on.
     pub(crate) open: bool,
     /// When it asked, if it then stopped reading.
@@ -52,6 +55,10 @@ pub(crate) struct Seat {
     pub(crate) ignored: bool,
     /// It was here before, and goes on where it was.
     pub(crate) again: bool,
+    /// It was told that nobody knows the parts it has: it asks for the present.
+    pub(crate) anew: bool,
+    /// When it tries again, if it does as the page does.
+    pub(crate) comeback: Comeback,
     pub(crate) ears: Ears,
 }
 
@@ -64,10 +71,13 @@ impl Seat {
             link: None,
             begun_us: 0,
             connected_us: 0,
+            last_byte_us: 0,
             open: false,
             asked_us: 0,
             ignored: false,
             again: false,
+            anew: false,
+            comeback: Comeback::default(),
             ears: Ears::Stuck,
         }
     }
@@ -77,6 +87,7 @@ impl Seat {
         self.link = None;
         self.open = false;
         self.begun_us = now_us;
+        self.last_byte_us = now_us;
         self.ignored = false;
         self.again = again;
         match (&mut self.ears, self.role, kind) {
@@ -302,6 +313,7 @@ mod tests {
                 window_us: Some(0),
                 tier: 1,
                 stall_us: 0,
+                fuller_bytes: 0,
                 firsts: &mut firsts,
                 tally: &mut tally,
             };

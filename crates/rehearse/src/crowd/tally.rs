@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::timeline::Timeline;
+
 /// Largest time told apart: an hour, in microseconds.
 const LONGEST_US: u64 = 3_600_000_000;
 /// Kinds of failure told apart; more are counted together.
@@ -180,6 +182,14 @@ pub struct Tally {
     pub lateness: Times,
     /// From a request of a segment or range to its end.
     pub fetch: Times,
+    /// When connections were lost after their first audio, within the window.
+    pub cut: Timeline,
+    /// When those who came back got their first new part, within the window.
+    pub back: Timeline,
+    /// When listeners got their first part of a leaner rendition than before, within the window.
+    pub leaner: Timeline,
+    /// The same of a fuller one.
+    pub fuller: Timeline,
 }
 
 impl Tally {
@@ -195,6 +205,14 @@ impl Tally {
             (&mut self.skew, &other.skew),
             (&mut self.lateness, &other.lateness),
             (&mut self.fetch, &other.fetch),
+        ] {
+            mine.merge(theirs);
+        }
+        for (mine, theirs) in [
+            (&mut self.cut, &other.cut),
+            (&mut self.back, &other.back),
+            (&mut self.leaner, &other.leaner),
+            (&mut self.fuller, &other.fuller),
         ] {
             mine.merge(theirs);
         }
