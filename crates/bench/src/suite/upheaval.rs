@@ -150,11 +150,12 @@ fn restart(lab: &Lab, sheet: &mut Sheet, signal: Signal, how: &str) -> Result<()
         &format!("{what}: parts missed that windows held"),
         &format!("{} (and {} heard twice)", counts.missed, counts.duplicates),
         "0",
-        judged(&report, counts.missed + counts.broken == 0 && counts.lost > 0),
+        // Who stays away misses everything, and cannot say so.
+        judged(&report, counts.missed + counts.broken == 0 && back.count == counts.lost && counts.lost > 0),
     );
     let cut = Passage::of(&report.base.cut, report.begun_us, moment_us, counts.lost);
     sheet.say(&format!(
-        "  cut off: {cut}; the process had ended after {} ms; {} attempts failed; TLS of those who returned: {} resumed",
+        "  cut off: {cut}; the process had ended after {} ms; {} attempts failed; {} TLS handshakes of the whole run resumed",
         (ended_us - moment_us) / 1_000,
         counts.failed,
         counts.resumed,

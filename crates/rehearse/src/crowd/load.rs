@@ -394,7 +394,8 @@ impl<'s> Load<'s> {
             return;
         }
         if progress.ended {
-            return self.lose(index, &LinkError::Closed);
+            let why = end_of(&seat.ears).unwrap_or_else(|| LinkError::Closed.to_string());
+            return self.lose(index, &why);
         }
         if !seat.open {
             return;
