@@ -59,6 +59,10 @@ impl Response {
         self.status
     }
 
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// Of `Content-Range`.
     pub(crate) fn complete_length(&self) -> Option<u64> {
         self.complete_length
@@ -74,19 +78,24 @@ impl Response {
         self.state == State::Done
     }
 
-    /// Takes bytes; `body` gets those of the body. Returns how many were taken: fewer than all only once it is done.
+    /// Takes bytes; `body` gets those of the body, if the server says that this is what was asked for (2xx): what
+    /// explains an error is no audio. Returns how many were taken: fewer than all only once it is done.
     pub(crate) fn feed(&mut self, bytes: &[u8], body: &mut impl FnMut(&[u8])) -> Result<usize, HttpError> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.state {
                 State::Head => rest = self.feed_head(rest)?,
                 State::UntilClose => {
-                    body(rest);
+                    if self.is_success() {
+                        body(rest);
+                    }
                     rest = &[];
                 }
                 State::Length(left) => {
                     let (now, later) = split(rest, left);
-                    body(now);
+                    if self.is_success() {
+                        body(now);
+                    }
                     rest = later;
                     let left = left - now.len() as u64;
                     self.state = if left == 0 { State::Done } else { State::Length(left) };
@@ -94,7 +103,7 @@ impl Response {
                 State::Data(left) => {
                     // The last two bytes are the line end after the data.
                     let (data, _) = split(rest, left.saturating_sub(2));
-                    if !data.is_empty() {
+                    if !data.is_empty() && self.is_success() {
                         body(data);
                     }
                     let (now, later) = split(rest, left);
@@ -238,7 +247,7 @@ mod tests {
             ),
             (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 None\r\n\r\n", 204, b"", 0, true),
             (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, b"", 0, true),
-            (b"HTTP/1.1 503 Full\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n", 503, b"", 0, true),
+            (b"HTTP/1.1 503 Full\r\nretry-after: 5\r\ncontent-length: 4\r\n\r\nfull", 503, b"", 0, true),
         ];
         for (bytes, status, body, left, done) in cases {
             assert_eq!(read(bytes), Ok((status, body.to_vec(), bytes.len() - left, done)));

@@ -420,6 +420,18 @@ mod tests {
     }
 
     #[test]
+    fn what_explains_an_error_is_no_audio() {
+        let mut hall = Hall::new(1);
+        hall.window_us = Some(0);
+        let mut listener = Listener::new(0);
+        let full = b"HTTP/1.1 503 Full\r\nRetry-After: 3\r\nContent-Length: 15\r\n\r\n{\"title\":\"full\"";
+        assert!(!listener.hear(full, &mut hall.at(10)).unwrap());
+        assert!(!listener.hears() && listener.is_over());
+        assert_eq!((listener.status(), listener.retry_after_s()), (503, Some(3)));
+        assert_eq!((hall.tally.counts.joined, hall.tally.counts.audio_bytes), (0, 0));
+    }
+
+    #[test]
     fn it_is_seen_when_they_are_back() {
         let mut hall = Hall::new(1);
         hall.window_us = Some(0);
