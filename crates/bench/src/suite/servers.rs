@@ -16,7 +16,7 @@ const CONFIG: &str = "edge.toml";
 #[derive(Clone, Debug)]
 pub(crate) struct EdgeSetup {
     pub(crate) tls: bool,
-    /// Edge processes that share one port, and one core.
+    /// Edge processes that share one port, and one core; none if [`Edges::another_ready`] is to start them.
     pub(crate) edges: usize,
     /// Minutes of a recording beside the live event.
     pub(crate) past_minutes: u64,
@@ -72,6 +72,9 @@ impl Edges {
         }
         let scheme = if setup.tls { "https" } else { "http" };
         let mut edges = Self { running, data, scheme, push, files };
+        if setup.edges == 0 {
+            return Ok(edges);
+        }
         wait_for(files, &mut edges.running)?;
         wait_for(push, &mut edges.running)?;
         // An edge hears of the event at its next look at the bus, and others after it: nothing is lost by waiting.

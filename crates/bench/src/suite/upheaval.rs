@@ -40,8 +40,9 @@ const SMALL: u8 = 3;
 /// A restarted edge, by force and asked to; a new certificate; another rendition for everyone, and back.
 pub(crate) fn upheaval(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Upheavals");
-    restart(lab, sheet, Signal::KILL, "kill -9")?;
-    restart(lab, sheet, Signal::TERM, "SIGTERM")?;
+    // A crash: others are there to go to. And an orderly restart of all there is.
+    restart(lab, sheet, Signal::KILL, 2)?;
+    restart(lab, sheet, Signal::TERM, 1)?;
     if lab.edge_tls {
         certificate(lab, sheet)?;
     } else {
@@ -114,15 +115,15 @@ impl std::fmt::Display for Passage {
     }
 }
 
-/// One of two edges ends while all listen, and is started again as the supervisor would.
-fn restart(lab: &Lab, sheet: &mut Sheet, signal: Signal, how: &str) -> Result<()> {
+/// One of some edges ends while all listen, and is started again as the supervisor would.
+fn restart(lab: &Lab, sheet: &mut Sheet, signal: Signal, of: usize) -> Result<()> {
     let tls = lab.tls_first();
-    let edges = Edges::start(lab, &EdgeSetup::new(tls))?;
-    let mut ending = edges.another_ready(lab, 1)?;
-    let listeners = 2 * lab.listeners;
+    let edges = Edges::start(lab, &EdgeSetup { edges: of - 1, ..EdgeSetup::new(tls) })?;
+    let mut ending = edges.another_ready(lab, of - 1)?;
+    let listeners = of * lab.listeners;
     let (crowd, moment_s) = crowd(lab, &edges, listeners);
     // Browsers resume; and neither end may have 20,000 files open.
-    let mut crowd = crowd.with("processes", 2);
+    let mut crowd = crowd.with("processes", of);
     if tls {
         crowd = crowd.flag("resume");
     }
@@ -132,13 +133,14 @@ fn restart(lab: &Lab, sheet: &mut Sheet, signal: Signal, how: &str) -> Result<()
         ending.wait()?;
         let ended_us = clock_us();
         thread::sleep(RESTART_AFTER);
-        Ok((moment_us, ended_us, edges.another(lab, 1)?))
+        Ok((moment_us, ended_us, edges.another(lab, of - 1)?))
     };
     let (report, upset) = lab.crowd_meanwhile(&crowd, &edges.running, moment_s, upset)?;
     let (moment_us, ended_us, mut again) = upset.context("an edge could not be restarted")?;
     again.check().context("the restarted edge did not stay")?;
     let counts = report.base.counts;
-    let what = format!("{how} of one of two edges, {listeners} listeners, {}", named(tls));
+    let how = if signal == Signal::KILL { "kill -9" } else { "SIGTERM" };
+    let what = format!("{how} of an edge, of {of} in all with {listeners} listeners, {}", named(tls));
     let back = Passage::of(&report.base.back, report.begun_us, moment_us, counts.lost);
     sheet.verdict(
         &format!("{what}: the {} it had are back, by their first new part", counts.lost),
