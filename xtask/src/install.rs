@@ -57,6 +57,23 @@ const PEERS: [Package; 4] = [
     Package { name: "openssl", is_there: || is_installed("openssl"), why: "makes a peer's certificate" },
 ];
 
+/// What grades the doors' TLS, with what it calls.
+const TESTSSL: [Package; 4] = [
+    // Debian leaves the `.sh` out of the command's name.
+    Package { name: "testssl.sh", is_there: || is_installed("testssl"), why: "grades TLS" },
+    Package { name: "openssl", is_there: || is_installed("openssl"), why: "what testssl.sh asks with" },
+    Package {
+        name: "bsdextrautils",
+        is_there: || is_installed("hexdump"),
+        why: "testssl.sh reads bytes with it",
+    },
+    Package {
+        name: "procps",
+        is_there: || is_installed("ps"),
+        why: "testssl.sh watches its children with it",
+    },
+];
+
 /// Debian keeps servers where ordinary users do not look.
 fn is_server_installed(program: &str) -> bool {
     is_installed(program)
@@ -97,6 +114,14 @@ pub(crate) fn perf() -> Result<()> {
         is_there: || is_installed("perf"),
         why: "shows where cycles go",
     }])
+}
+
+/// Installs `testssl.sh` and what it calls, if they are missing.
+///
+/// # Errors
+/// If they cannot be installed.
+pub(crate) fn testssl() -> Result<()> {
+    install(&TESTSSL)
 }
 
 fn install(packages: &[Package]) -> Result<()> {

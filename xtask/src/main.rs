@@ -7,6 +7,7 @@ mod bench;
 mod install;
 mod run;
 mod steps;
+mod testssl;
 
 use std::io::Write as _;
 use std::process::ExitCode;

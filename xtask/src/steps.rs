@@ -4,8 +4,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::install;
 use crate::run::{cargo, root, run};
+use crate::{install, testssl};
 
 /// One step.
 pub(crate) struct Step {
@@ -38,6 +38,11 @@ pub(crate) const MORE: &[Step] = &[
         run: trials,
     },
     Step { name: "bench", about: "benchmarks", run: bench },
+    Step {
+        name: "testssl",
+        about: "the TLS of every door, as testssl.sh grades it",
+        run: testssl::all_doors,
+    },
 ];
 
 fn fmt() -> Result<()> {

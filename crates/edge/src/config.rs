@@ -39,7 +39,7 @@ pub struct EdgeConfig {
     /// How long a listener may take nothing before it is closed, seconds, 1 to 600. Default 30.
     pub stuck_s: u64,
     /// Bytes the kernel may keep for a listener who does not take them, 4096 to 16777216; it may use twice as much
-    /// memory for them. The edge itself keeps 16384 bytes more. Default 20480.
+    /// memory for them. The edge itself keeps what did not fit of one flush: up to 16384 bytes and a part. Default 20480.
     pub send_buffer: usize,
     /// Reads of recordings from the disk at once, 1 to 512. Default 16.
     pub disk_reads: usize,

@@ -12,17 +12,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Waits until a figure has this value.
-async fn figure(edge: &Edge, name: &str, value: u64) {
-    let reached = async {
-        while edge.figure(name).await != value {
-            tokio::task::yield_now().await;
-        }
-    };
-    let waited = tokio::time::timeout(NEVER, reached).await;
-    assert!(waited.is_ok(), "{name} is {} and not {value}", edge.figure(name).await);
-}
-
 fn ask(edge: &Edge, path: &str, range: Option<&'static str>) -> JoinHandle<Response> {
     let (files, path) = (edge.files, path.to_owned());
     let headers: Vec<_> = range.map(|range| ("Range", range)).into_iter().collect();
@@ -85,26 +74,26 @@ async fn only_so_many_downloads_run() {
     studio.heard_by("edge-0").await;
     studio.end();
     let mut slow = vec![ask_and_stop(&edge, PATH).await, ask_and_stop(&edge, PATH).await];
-    figure(&edge, "minassa_edge_downloads", 2).await;
+    edge.reaches("minassa_edge_downloads", 2).await;
     for path in [PATH, "/e/talk/recording.ogg", "/e/talk/clip?from=1&to=2"] {
         let full = edge.get_file(path).await;
         assert_eq!((full.status, full.header("retry-after")), (503, "5"), "{path}");
         assert_eq!(full.header("cache-control"), "no-store");
     }
-    figure(&edge, "minassa_edge_downloads_refused_total", 3).await;
+    edge.reaches("minassa_edge_downloads_refused_total", 3).await;
     // What needs no place is answered all the same.
     assert_eq!(request(edge.files, "HEAD", PATH, &[]).await.status, 200);
     assert_eq!(get(edge.files, PATH, &[("Range", "bytes=999999999-")]).await.status, 416);
     assert_eq!(edge.get_file("/live/talk/mp3-64/s3.mp3").await.status, 200);
     // One who reads to the end makes room, and so does one who goes.
     drop(slow.pop());
-    figure(&edge, "minassa_edge_downloads", 1).await;
+    edge.reaches("minassa_edge_downloads", 1).await;
     let whole = edge.get_file(PATH).await;
     assert_eq!(whole.status, 200);
     assert!(whole.all().await.ends_with(&studio.joined(Rendition::Mp3_64, 0..3_000)));
-    figure(&edge, "minassa_edge_downloads", 1).await;
+    edge.reaches("minassa_edge_downloads", 1).await;
     drop(slow);
-    figure(&edge, "minassa_edge_downloads", 0).await;
+    edge.reaches("minassa_edge_downloads", 0).await;
     edge.stop().await;
 }
 
@@ -146,10 +135,10 @@ const SHARED: &str = "minassa_edge_shared_reads_total";
 async fn the_disk_is_read_once_for_all_who_ask_meanwhile() {
     let (directory, studio, edge) = recorded().await;
     let stuck = Stuck::new(&directory);
-    figure(&edge, "minassa_edge_downloads", 0).await;
+    edge.reaches("minassa_edge_downloads", 0).await;
     let (reads, shared) = (edge.figure(READS).await, edge.figure(SHARED).await);
     let opening = ask(&edge, "/e/stuck/recording.mp3", None);
-    figure(&edge, READS, reads + 1).await;
+    edge.reaches(READS, reads + 1).await;
     let asked = [
         ("/live/talk/opus-48/s1.m4s", None, studio.joined(Rendition::Opus48, 8..16)),
         ("/live/talk/opus-24/7.m4s", None, studio.joined(Rendition::Opus24, 7..8)),
@@ -161,7 +150,7 @@ async fn the_disk_is_read_once_for_all_who_ask_meanwhile() {
             waiting.push((expected, ask(&edge, path, *range)));
         }
     }
-    figure(&edge, SHARED, shared + 3 * 49).await;
+    edge.reaches(SHARED, shared + 3 * 49).await;
     assert_eq!(edge.figure(READS).await, reads + 1, "they wait for their turn");
     stuck.release();
     assert_eq!(opening.await.unwrap().status, 404);
@@ -181,7 +170,7 @@ async fn who_does_not_get_a_turn_at_the_disk_is_told_so() {
     let stuck = Stuck::new(&directory);
     let reads = edge.figure(READS).await;
     let opening = ask(&edge, "/e/stuck/recording.mp3", None);
-    figure(&edge, READS, reads + 1).await;
+    edge.reaches(READS, reads + 1).await;
     let waiting = [
         ask(&edge, "/live/talk/opus-48/s1.m4s", None),
         ask(&edge, "/live/talk/opus-48/s1.m4s", None),
@@ -207,7 +196,7 @@ async fn an_event_without_a_window_says_when_to_come_back() {
         frozen.freeze(&event(slug, backend::clock::unix_now())).unwrap();
     }
     let edge = Edge::start(directory.path(), 0, |config| config.windows_max = 1);
-    figure(&edge, "minassa_edge_windows", 1).await;
+    edge.reaches("minassa_edge_windows", 1).await;
     for path in ["opus-48.m3u8", "opus-48.m3u8?_HLS_msn=1&_HLS_part=0"] {
         let full = edge.get_file(&format!("/live/second/{path}")).await;
         assert_eq!((full.status, full.header("retry-after")), (503, "2"), "{path}");
@@ -226,9 +215,9 @@ async fn the_window_of_an_event_that_is_over_goes() {
     let edge = Edge::start(directory.path(), 0, |config| config.linger_s = 1);
     studio.air_silence(20);
     studio.heard_by("edge-0").await;
-    figure(&edge, "minassa_edge_windows", 1).await;
+    edge.reaches("minassa_edge_windows", 1).await;
     studio.end();
-    figure(&edge, "minassa_edge_windows", 0).await;
+    edge.reaches("minassa_edge_windows", 0).await;
     let replay = edge.get_file("/live/talk/opus-48.m3u8?_HLS_msn=2&_HLS_part=3").await.text().await;
     let replay = formats::hls::MediaPlaylist::parse(&replay).unwrap();
     assert_eq!((replay.ended, replay.segments.len(), replay.low_latency), (true, 3, None));

@@ -2,65 +2,32 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use backend::tls::{Tls, TlsConfig};
 use common::*;
 use formats::mp4::{self, StreamItem, StreamSplitter};
 use model::Rendition;
-use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::HandshakeKind;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-
-fn tls(directory: &TempDir) -> Arc<Tls> {
-    let config = TlsConfig { self_signed: true, ..TlsConfig::default() };
-    Arc::new(Tls::open(&config, directory.path()).unwrap().expect("it is on"))
-}
-
-/// Trusts the certificate that was made in the directory, and remembers tickets.
-fn connector(directory: &TempDir) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    let own = directory.path().join("keys/tls.pem");
-    let certificate = CertificateDer::pem_file_iter(own).unwrap().next().unwrap().unwrap();
-    roots.add(certificate).unwrap();
-    let provider = Arc::new(backend::tls::provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.resumption = Resumption::in_memory_sessions(8);
-    TlsConnector::from(Arc::new(config))
-}
-
-async fn connect(edge: &Edge, connector: &TlsConnector) -> TlsStream<TcpStream> {
-    let stream = TcpStream::connect(edge.push).await.unwrap();
-    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pushed_stream_is_the_same_behind_tls_and_at_every_edge() {
     let directory = TempDir::new().unwrap();
     let mut studio = Studio::new(directory.path(), "talk");
-    let edges = [0, 1].map(|index| Edge::start_tls(directory.path(), index, tls(&directory)));
+    let edges = [0, 1].map(|index| Edge::start_tls(directory.path(), index, own_tls(directory.path())));
     studio.air_silence(60);
     studio.heard_by("edge-0").await;
     studio.heard_by("edge-1").await;
-    let connector = connector(&directory);
+    let connector = connector(directory.path());
     let mut kinds = Vec::new();
     let mut listeners = Vec::new();
     for edge in &edges {
-        let stream = connect(edge, &connector).await;
+        let stream = connect_tls(edge.push, &connector).await;
         // The whole window at once: many records, and more than a socket takes at first.
         let listener = request_on(stream, "GET", "/live/talk/opus-48.mp4?from=0", &[]).await;
         assert_eq!(listener.status, 200);
         listeners.push(listener);
-        let mut stream = connect(edge, &connector).await;
+        let mut stream = connect_tls(edge.push, &connector).await;
         kinds.push(stream.get_ref().1.handshake_kind());
         stream.write_all(b"HEAD /live/talk/opus-48.mp4 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -96,7 +63,7 @@ async fn the_pushed_stream_is_the_same_behind_tls_and_at_every_edge() {
 async fn what_is_no_handshake_gets_an_alert_or_nothing() {
     let directory = TempDir::new().unwrap();
     let mut studio = Studio::new(directory.path(), "talk");
-    let edge = Edge::start_tls(directory.path(), 0, tls(&directory));
+    let edge = Edge::start_tls(directory.path(), 0, own_tls(directory.path()));
     studio.air_silence(4);
     studio.heard_by("edge-0").await;
     for bytes in [
@@ -113,7 +80,7 @@ async fn what_is_no_handshake_gets_an_alert_or_nothing() {
         assert!(answer.is_empty() || answer.starts_with(&[21, 3]), "{answer:?}");
     }
     // Whoever does it properly is served all the same.
-    let stream = connect(&edge, &connector(&directory)).await;
+    let stream = connect_tls(edge.push, &connector(directory.path())).await;
     let mut listener = request_on(stream, "GET", "/live/talk/opus-48.mp4", &[]).await;
     assert!(listener.next().await.unwrap().is_some());
     edge.stop().await;

@@ -30,7 +30,7 @@ use axum::response::Response;
 use backend::tls::{self, Tls};
 use fanout::Cursor;
 use formats::mp3::icy::{Interleaver, METAINT, TitleBlock};
-use http::{HeaderValue, Method, request};
+use http::{HeaderValue, Method, header, request};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use rand::seq::SliceRandom as _;
@@ -108,6 +108,8 @@ pub(crate) struct Push {
     shared: Arc<Shared>,
     runtime: Handle,
     tls: Option<Arc<Tls>>,
+    /// What browsers are told of HTTPS, if they are to be told.
+    hsts: Option<HeaderValue>,
     crowd: Crowd,
     halls: Slab<Hall>,
     generation: u32,
@@ -156,6 +158,7 @@ impl Push {
             connections_max: parts.connections_max,
             shared: parts.shared,
             runtime: parts.runtime,
+            hsts: parts.tls.as_ref().and_then(|tls| tls.hsts().cloned()),
             tls: parts.tls,
             crowd: Crowd::new(),
             halls: Slab::new(),
@@ -534,9 +537,16 @@ impl Push {
         }
     }
 
-    fn answer(&mut self, key: u32, response: Response, method: &Method) {
+    fn answer(&mut self, key: u32, mut response: Response, method: &Method) {
+        self.tell_of_https(&mut response);
         let bytes = head::whole(response, &self.date, method == Method::HEAD);
         self.crowd.answer(key, &bytes);
+    }
+
+    fn tell_of_https(&self, response: &mut Response) {
+        if let Some(hsts) = &self.hsts {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
     }
 
     /// Gives somebody a place among those who listen, and the first burst.
@@ -569,6 +579,7 @@ impl Push {
         conn.state = State::Listening(Listener::new(cursor, slot, place, rendition, chunked, metadata));
         let mut response = response;
         answer::shared_headers(&mut response);
+        self.tell_of_https(&mut response);
         let prefix = head::endless(response, &self.date, chunked);
         self.crowd.visit(key, &window, &prefix);
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use archive::{Marks, Moment, Recorder, RecorderConfig, Sync};
 use backend::bus::{Bus, Subscription, UnixBus};
 use backend::keys::Keys;
-use backend::tls::Tls;
+use backend::tls::{Tls, TlsConfig};
 use backend::wire::{self, AnchorRecord, BilingualRecord, EventStatus, OriginStatus, StateRecord};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -22,10 +22,15 @@ use model::{
 };
 use packager::{Opening, Packager, PartFrames, Resume, SilentFrames};
 use programme::codec::{OpusLibrary, OpusSettings, mp3_encoder};
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing takes this long unless it is broken.
@@ -266,6 +271,8 @@ pub struct Edge {
     pub files: SocketAddr,
     pub shutdown: CancellationToken,
     pub running: tokio::task::JoinHandle<anyhow::Result<()>>,
+    /// What believes its certificate, if it has one.
+    pub trust: Option<TlsConnector>,
 }
 
 impl Edge {
@@ -300,6 +307,7 @@ impl Edge {
     ) -> Self {
         let mut config = EdgeConfig::default();
         change(&mut config);
+        let trust = tls.is_some().then(|| connector(directory));
         let (push, files) = (edge::bind(push).unwrap(), edge::bind(files).unwrap());
         let addresses = (push.local_addr().unwrap(), files.local_addr().unwrap());
         let shutdown = CancellationToken::new();
@@ -313,7 +321,7 @@ impl Edge {
             pulse: None,
         };
         let running = tokio::spawn(edge::run(config, place, shutdown.clone()));
-        Self { push: addresses.0, files: addresses.1, shutdown, running }
+        Self { push: addresses.0, files: addresses.1, shutdown, running, trust }
     }
 
     pub async fn get_push(&self, path: &str) -> Response {
@@ -321,7 +329,13 @@ impl Edge {
     }
 
     pub async fn get_file(&self, path: &str) -> Response {
-        get(self.files, path, &[]).await
+        match &self.trust {
+            None => get(self.files, path, &[]).await,
+            Some(trust) => {
+                request_on(connect_tls(self.files, trust).await, "GET", path, &[("connection", "close")])
+                    .await
+            }
+        }
     }
 
     /// A figure from `/metrics`.
@@ -329,6 +343,17 @@ impl Edge {
         let text = String::from_utf8(self.get_file("/metrics").await.all().await).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// Waits until a figure has this value.
+    pub async fn reaches(&self, name: &str, value: u64) {
+        let reached = async {
+            while self.figure(name).await != value {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = timeout(NEVER, reached).await;
+        assert!(waited.is_ok(), "{name} is {} and not {value}", self.figure(name).await);
     }
 
     pub async fn stop(self) {
@@ -345,6 +370,33 @@ pub async fn on_air(parts: usize) -> (TempDir, Studio, Edge) {
     studio.air_silence(parts);
     studio.heard_by("edge-0").await;
     (directory, studio, edge)
+}
+
+/// A certificate made in the directory.
+pub fn own_tls(directory: &Path) -> Arc<Tls> {
+    let config = TlsConfig { self_signed: true, hsts_s: 600, ..TlsConfig::default() };
+    Arc::new(Tls::open(&config, directory).unwrap().expect("it is on"))
+}
+
+/// Trusts the certificate that was made in the directory, and remembers tickets.
+pub fn connector(directory: &Path) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    let own = directory.join("keys/tls.pem");
+    let certificate = CertificateDer::pem_file_iter(own).unwrap().next().unwrap().unwrap();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(backend::tls::provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(8);
+    TlsConnector::from(Arc::new(config))
+}
+
+pub async fn connect_tls(address: SocketAddr, connector: &TlsConnector) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
 }
 
 pub fn keys(directory: &Path) -> Keys {
