@@ -10,6 +10,7 @@ use model::{
 };
 use packager::{ClosingRecords, Opening, Packager, PartFrames, Resume, SilentFrames};
 use programme::codec::{OpusLibrary, OpusSettings, mp3_encoder};
+use programme::slate::Slate;
 use rehearse::{Clip, Voice};
 
 /// Parts of the voice that are encoded: half a minute.
@@ -44,12 +45,15 @@ impl Material {
         )
     }
 
-    /// A voice, encoded as origin encodes it: `opus-24` has the sizes of speech.
+    /// A voice, levelled and encoded as origin does it: `opus-24` has the sizes of speech.
     ///
     /// # Errors
     /// If the voice cannot be decoded or encoded.
     pub fn voice(event: &EventSlug, doors: ClockReading) -> Result<Self> {
-        let voice = Clip::decode(VOICE).context("the voice cannot be decoded")?;
+        // A slate is brought to the programme's loudness, as the mix is.
+        let levelled = Slate::decode(VOICE).context("the voice cannot be decoded")?;
+        let samples = levelled.samples().iter().map(|sample| f32::from(*sample) / 32_768.0);
+        let voice = Clip::new(samples.collect()).context("the voice cannot be used")?;
         let (opus24, opus48) = (opus(&voice, OpusSettings::OPUS_24)?, opus(&voice, OpusSettings::OPUS_48)?);
         let mp3 = mp3(&voice)?;
         let of = |frames: &[Bytes], part: usize, each: usize| frames[part * each..(part + 1) * each].to_vec();

@@ -63,7 +63,10 @@ mod tests {
     #[test]
     fn samples_of_a_family_add_up() {
         let text = "# TYPE a_total counter\na_total{x=\"1 2\"} 3\na_total{x=\"2\"} 4\na_total_more 9\nb 5\n";
-        assert_eq!((sum_of(text, "a_total"), sum_of(text, "b"), sum_of(text, "a")), (Some(7.0), Some(5.0), None));
+        assert_eq!(
+            (sum_of(text, "a_total"), sum_of(text, "b"), sum_of(text, "a")),
+            (Some(7.0), Some(5.0), None)
+        );
     }
 
     #[test]

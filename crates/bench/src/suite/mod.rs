@@ -13,6 +13,7 @@ mod scenarios;
 mod selfcheck;
 mod servers;
 mod sheet;
+mod storm;
 mod upheaval;
 
 use std::path::{Path, PathBuf};
@@ -172,7 +173,7 @@ pub fn edge(flags: &EdgeFlags) -> Result<()> {
                 scenarios::hold(&lab, &mut sheet, minutes)
             }
             Scenario::Memory => scenarios::memory(&lab, &mut sheet),
-            Scenario::Storm => scenarios::storm(&lab, &mut sheet),
+            Scenario::Storm => storm::storm(&lab, &mut sheet),
             Scenario::Bytes => scenarios::bytes(&lab, &mut sheet),
             Scenario::Slow => scenarios::slow(&lab, &mut sheet),
             Scenario::Ranges => scenarios::ranges(&lab, &mut sheet),

@@ -1,23 +1,20 @@
 //! The other lines of what must hold, as far as an edge alone can show them.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use rehearse::crowd::{CrowdReport, Group};
+use rehearse::crowd::{CrowdReport, Group, Sampler};
 
 use super::cost::{RAMP, ordinary};
 use super::lab::{Crowd, Lab};
 use super::metrics::{self, Histogram};
-use super::servers::{EdgeSetup, Edges, Floor};
+use super::servers::{EdgeSetup, Edges};
 use super::sheet::Sheet;
 
-/// Listeners that are there when a storm comes, and its joins.
-const STORM: (usize, usize) = (9_000, 8_000);
-/// Most listeners of one edge, beside its other files.
-const EDGE_MAX: usize = 18_000;
-/// Limits of a storm, ms.
-const FIRST_AUDIO_MS: f64 = 500.0;
-const LATENESS_MS: f64 = 150.0;
 /// Seconds after which a reader that takes nothing is closed, in the scenario of slow readers.
 const STUCK_S: u64 = 10;
+/// Looks, one a second, at what they cost.
+const STUCK_LOOKS: u32 = 30;
 /// What a measured time may differ by without meaning anything, ms: the generator looks at its sockets once a ms.
 const GRAIN_MS: f64 = 1.0;
 
@@ -37,7 +34,7 @@ pub(crate) fn named(tls: bool) -> &'static str {
 }
 
 /// Parts missed, losses, failures and stalls.
-fn harm(group: &Group) -> u64 {
+pub(crate) fn harm(group: &Group) -> u64 {
     let counts = &group.counts;
     counts.failed + counts.lost + counts.lost_early + counts.missed + counts.broken + counts.stalls
 }
@@ -90,7 +87,12 @@ pub(crate) fn hold(lab: &Lab, sheet: &mut Sheet, minutes: f64) -> Result<()> {
 }
 
 /// Sends a crowd, and asks the edge itself how late it was against its slots since all had joined: p99, ms.
-fn watched(lab: &Lab, crowd: &Crowd, edges: &Edges, listeners: usize) -> Result<(CrowdReport, Option<f64>)> {
+pub(crate) fn watched(
+    lab: &Lab,
+    crowd: &Crowd,
+    edges: &Edges,
+    listeners: usize,
+) -> Result<(CrowdReport, Option<f64>)> {
     let files = edges.files();
     let joined_s = listeners as f64 / f64::from(RAMP) + 3.0;
     let (report, before): (_, Histogram) =
@@ -99,7 +101,7 @@ fn watched(lab: &Lab, crowd: &Crowd, edges: &Edges, listeners: usize) -> Result<
 }
 
 /// What an edge says of itself, if it says something. It is asked at the files door, where any of several answers.
-fn own_lateness(sheet: &mut Sheet, what: &str, own: Option<f64>, limit_ms: f64) {
+pub(crate) fn own_lateness(sheet: &mut Sheet, what: &str, own: Option<f64>, limit_ms: f64) {
     sheet.verdict(
         &format!("{what}: lateness from the slot by the edge's own count, p99"),
         &own.map_or_else(|| "it does not say".to_owned(), |ms| format!("at most {ms:.1} ms")),
@@ -150,165 +152,6 @@ pub(crate) fn memory(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     Ok(())
 }
 
-/// What is asked in a storm.
-#[derive(Clone, Copy, Debug)]
-struct Tempest {
-    tls: bool,
-    resume: bool,
-    joins: usize,
-    over_s: f64,
-}
-
-enum Who {
-    Edge,
-    Floor,
-}
-
-fn storm_once(lab: &Lab, who: &Who, tempest: Tempest) -> Result<(CrowdReport, Option<f64>)> {
-    let crowd = |url: &str| {
-        let mut crowd = Crowd::of(url, lab.scaled(STORM.0))
-            .with("ramp", RAMP)
-            .with("settle", 4)
-            .with("window", tempest.over_s + 4.0)
-            .with("storm", tempest.joins)
-            .with("storm-over", tempest.over_s);
-        if tempest.resume {
-            crowd = crowd.flag("resume");
-        }
-        crowd
-    };
-    match who {
-        Who::Edge => {
-            let edges = Edges::start(lab, &EdgeSetup::new(tempest.tls))?;
-            watched(lab, &crowd(&edges.push("opus-48")), &edges, lab.scaled(STORM.0))
-        }
-        Who::Floor => {
-            // In slices: at once it would hold its own door shut for a tenth of a second.
-            let floor = Floor::start(lab, tempest.tls, 1, 240)?;
-            Ok((lab.crowd(&crowd(&floor.url), &floor.running)?, None))
-        }
-    }
-}
-
-/// Whether a storm was borne: `None` if the generator was too busy to tell.
-fn borne(report: &CrowdReport) -> Option<bool> {
-    let storm = report.storm.as_ref()?;
-    let good = storm.counts.joined == storm.counts.asked
-        && harm(storm) + harm(&report.base) == 0
-        && storm.first_audio_ms.p99 <= FIRST_AUDIO_MS
-        && report.base.lateness_ms.p99 <= LATENESS_MS;
-    // What is borne is borne by a busy generator too.
-    (good || !report.generator.void).then_some(good)
-}
-
-/// Line 4: a storm of joins while others listen, and the fastest that is borne.
-pub(crate) fn storm(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
-    sheet.heading("Join storm");
-    let tls = lab.tls_first();
-    let tempest = Tempest { tls, resume: false, joins: lab.scaled(STORM.1), over_s: 4.0 };
-    let (report, own) = storm_once(lab, &Who::Edge, tempest)?;
-    let storm = report.storm.clone().unwrap_or_default();
-    let judged = |holds: bool| (holds || !report.generator.void).then_some(holds);
-    let what = format!("{} joins in 4 s while {} listen, {}", tempest.joins, lab.scaled(STORM.0), named(tls));
-    sheet.verdict(
-        &format!("{what}: joined"),
-        &format!(
-            "{} of {}, harm {}",
-            storm.counts.joined,
-            storm.counts.asked,
-            harm(&storm) + harm(&report.base)
-        ),
-        "all, 0",
-        judged(storm.counts.joined == storm.counts.asked && harm(&storm) + harm(&report.base) == 0),
-    );
-    sheet.verdict(
-        &format!("{what}: first audio from the TCP connect, p99"),
-        &format!(
-            "{} ms (p50 {}, max {})",
-            storm.first_audio_ms.p99, storm.first_audio_ms.p50, storm.first_audio_ms.max
-        ),
-        "500 ms",
-        judged(storm.first_audio_ms.p99 <= FIRST_AUDIO_MS),
-    );
-    sheet.verdict(
-        &format!("{what}: lateness of those who were there, p99"),
-        &format!("{} ms", report.base.lateness_ms.p99),
-        "150 ms",
-        judged(report.base.lateness_ms.p99 <= LATENESS_MS),
-    );
-    own_lateness(sheet, &what, own, LATENESS_MS);
-    describe(sheet, &report);
-    sheet.say(
-        "\nThe highest rate of joins a second at which all of this still holds. The floor writes in slices of 2 ms here: \
-         at once it would hold its own door shut for a tenth of a second.\n",
-    );
-    let mut rows = Vec::new();
-    for (tls, resume) in [(true, false), (true, true), (false, false)] {
-        let edge = match tls && !lab.edge_tls {
-            true => None,
-            false => Some(highest_rate(lab, &Who::Edge, tls, resume)?),
-        };
-        let floor = highest_rate(lab, &Who::Floor, tls, resume)?;
-        let ratio = edge.as_ref().filter(|_| floor.rate > 0.0).map(|edge| edge.rate / floor.rate);
-        let kind = if resume { "resumed" } else { "full" };
-        let name = if tls { format!("TLS, {kind}") } else { "plain".to_owned() };
-        rows.push(vec![
-            name.clone(),
-            edge.as_ref().map_or_else(|| "–".to_owned(), Rate::to_string),
-            floor.to_string(),
-            ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
-        ]);
-        if tls {
-            // Where the generator was the limit of one of them, the ratio says nothing.
-            let fair = edge.as_ref().is_some_and(|edge| !edge.bounded) && !floor.bounded;
-            sheet.verdict(
-                &format!("rate of {name} joins against the floor's"),
-                &ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
-                "at least 0.70",
-                ratio.filter(|_| fair).map(|ratio| ratio >= 0.7),
-            );
-        }
-    }
-    sheet.say("");
-    sheet.table(&["joins", "edge", "floor", "ratio"], &rows);
-    Ok(())
-}
-
-/// A rate that was borne, a second.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    rate: f64,
-    /// The generator could do no more.
-    bounded: bool,
-}
-
-impl std::fmt::Display for Rate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let more = if self.bounded { "≥ " } else { "" };
-        write!(f, "{more}{:.0}", self.rate)
-    }
-}
-
-fn highest_rate(lab: &Lab, who: &Who, tls: bool, resume: bool) -> Result<Rate> {
-    let room = if lab.quick { 500 } else { EDGE_MAX - STORM.0 };
-    let (mut low, mut high) = (0.0, if tls { 8_000.0 } else { 16_000.0 });
-    // What is above `high` is unknown, until a rate is seen not to be borne.
-    let mut bounded = true;
-    for _ in 0..if lab.quick { 2 } else { 5 } {
-        let rate = f64::midpoint(low, high);
-        let over_s = (room as f64 / rate).min(4.0);
-        let tempest = Tempest { tls, resume, joins: (rate * over_s) as usize, over_s };
-        match borne(&storm_once(lab, who, tempest)?.0) {
-            Some(true) => low = rate,
-            verdict => {
-                high = rate;
-                bounded = verdict.is_none();
-            }
-        }
-    }
-    Ok(Rate { rate: low, bounded })
-}
-
 /// Line 5: bytes for a byte of Opus.
 pub(crate) fn bytes(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Bytes for a byte of Opus");
@@ -357,14 +200,23 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             .with("window", window)
             .with("slow", stuck)
             .with("never", stuck);
-        lab.crowd(&crowd, &edges.running)
+        // They are closed within the window: what they cost is seen before.
+        let most = || {
+            let mut sampler = Sampler::new(&edges.running.pids, &[]);
+            let (mut user, mut kernel) = (0, 0);
+            for _ in 0..STUCK_LOOKS {
+                user = user.max(sampler.look().pss_bytes);
+                kernel = kernel.max(edges.survey().server.memory_bytes_max);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            (user, kernel)
+        };
+        lab.crowd_meanwhile(&crowd, &edges.running, 2.0, most)
     };
-    let (without, with) = (run(0)?, run(each)?);
+    let ((without, (user_before, _)), (with, (user, kernel))) = (run(0)?, run(each)?);
     let judged = |holds: bool| (!with.generator.void && !without.generator.void).then_some(holds);
-    let extra = with.server.pss_bytes_per_connection * (listeners + 2 * each) as f64
-        - without.server.pss_bytes_per_connection * listeners as f64;
-    let user = (extra / (2 * each).max(1) as f64).max(0.0);
-    let kernel = with.tcp.as_ref().map_or(0, |tcp| tcp.server_bytes_max) as f64;
+    let user = user.saturating_sub(user_before) as f64 / (2 * each).max(1) as f64;
+    let kernel = kernel as f64;
     sheet.verdict(
         &format!("{each} at a byte a second and {each} that never read, {}: memory of each", named(tls)),
         &format!(
@@ -390,7 +242,7 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.verdict(
         &format!("those who take nothing for {STUCK_S} s"),
         &format!(
-            "{} of {} seen closed, after {}; {left} sockets left at the server",
+            "{} of {} seen closed, after {}; {left} sockets left at the server of {states:?}",
             stuck.gone, stuck.begun, stuck.gone_after_ms
         ),
         "all gone",

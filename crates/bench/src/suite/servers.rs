@@ -114,6 +114,11 @@ impl Edges {
         self.data.join("run/bus")
     }
 
+    /// All connections of the push door, as the kernel sees them.
+    pub(crate) fn survey(&self) -> Survey {
+        Survey::take(&[self.push]).unwrap_or_default()
+    }
+
     /// Address of the push door.
     pub(crate) fn push_door(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme, self.push)

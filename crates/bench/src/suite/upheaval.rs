@@ -229,9 +229,14 @@ fn certificate(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
 
 /// Whether nobody noticed anything.
 fn undisturbed(report: &CrowdReport, listeners: u64) -> bool {
-    let newcomers =
-        report.storm.as_ref().is_none_or(|storm| harm(storm) == 0 && storm.counts.joined == storm.counts.asked);
-    harm(&report.base) == 0 && report.base.counts.steady == listeners && newcomers && report.witness.broken == 0
+    let newcomers = report
+        .storm
+        .as_ref()
+        .is_none_or(|storm| harm(storm) == 0 && storm.counts.joined == storm.counts.asked);
+    harm(&report.base) == 0
+        && report.base.counts.steady == listeners
+        && newcomers
+        && report.witness.broken == 0
 }
 
 /// A certificate that nobody but its owner trusts, and its key.
@@ -307,7 +312,11 @@ fn moves(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
         &format!("{all} listeners moved twice: reconnections and gaps"),
         &format!(
             "{} lost, {} missed, {} twice, {} broken; {} heard throughout",
-            base.counts.lost, base.counts.missed, base.counts.duplicates, base.counts.broken, base.counts.steady
+            base.counts.lost,
+            base.counts.missed,
+            base.counts.duplicates,
+            base.counts.broken,
+            base.counts.steady
         ),
         "0",
         judged(&report, undisturbed(&report, all)),
@@ -326,8 +335,7 @@ struct Control {
 
 impl Control {
     fn start(directory: &Path) -> Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let entered = runtime.enter();
         let bus = UnixBus::bind(directory, "control").context("cannot join the bus")?;
         drop(entered);
