@@ -81,6 +81,24 @@ pub(crate) fn render(shared: &Shared) -> String {
         &one(&counters.heads_late),
     );
     family(
+        "evicted_total",
+        "counter",
+        "Connections that asked for nothing and were closed to make room for others.",
+        &one(&counters.evicted),
+    );
+    family(
+        "refused_questions_total",
+        "counter",
+        "Requests refused because too many asked the disk.",
+        &one(&counters.questions_refused),
+    );
+    family(
+        "cut_rounds_total",
+        "counter",
+        "Rounds of writes that newer ones overtook.",
+        &one(&counters.rounds_cut),
+    );
+    family(
         "failed_accepts_total",
         "counter",
         "Connections that the system could not give.",

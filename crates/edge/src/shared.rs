@@ -50,6 +50,12 @@ pub(crate) struct Counters {
     pub(crate) handshakes_full: AtomicU64,
     pub(crate) handshakes_resumed: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    /// Connections closed to make room for others, because they had asked for nothing.
+    pub(crate) evicted: AtomicU64,
+    /// Questions to the disk refused because there were too many.
+    pub(crate) questions_refused: AtomicU64,
+    /// Rounds of writes that newer ones overtook.
+    pub(crate) rounds_cut: AtomicU64,
     /// Connections that the system could not give us.
     pub(crate) accepts_failed: AtomicU64,
     /// Time from each listener's turn to its write.

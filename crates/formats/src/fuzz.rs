@@ -133,9 +133,9 @@ pub fn mp3(data: &[u8]) {
 
     let title = TitleBlock::new(&String::from_utf8_lossy(data));
     let mut woven = Vec::new();
-    Interleaver::new(metaint).weave(&Bytes::copy_from_slice(data), &title, &mut woven);
+    Interleaver::new(metaint).weave(data, &title, |piece| woven.extend_from_slice(piece));
     let mut heard = Vec::new();
-    Splitter::new(metaint).push(&woven.concat(), &mut heard, &mut titles);
+    Splitter::new(metaint).push(&woven, &mut heard, &mut titles);
     assert_eq!(heard, data, "metadata lies between the audio");
 }
 

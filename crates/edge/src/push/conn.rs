@@ -21,8 +21,9 @@ const FLUSH_BYTES: usize = 16 * 1024;
 const VISIT_BYTES: usize = 4 * FLUSH_BYTES;
 /// Bytes read at once.
 const READ_BYTES: usize = 4 * 1024;
-/// Bytes a peer may send after its request, which nobody wants; a player sends none.
-const NOISE_BYTES: u32 = 64 * 1024;
+/// Bytes a peer may send after its handshake, as they come over the wire: its request, and what nobody wants; a player
+/// sends nothing more.
+const RECEIVED_MAX: u32 = 64 * 1024;
 
 /// A connection. Kept small: there are thousands, and most of them listen.
 #[derive(Debug)]
@@ -30,10 +31,13 @@ pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
     /// Which of all connections that had this place.
     pub(crate) generation: u32,
-    /// Second of the loop's clock at which its present state began, or at which it last took something.
+    /// Second of the loop's clock at which its present state began, or, for who gets an answer, at which it last took
+    /// something.
     pub(crate) since: u32,
-    /// Bytes that came after the request.
-    noise: u32,
+    /// Whether it has a place among those who are to be served next.
+    pub(crate) queued: bool,
+    /// Bytes that came over the wire, without the handshake.
+    received: u32,
     /// What the socket has not taken yet.
     unsent: Option<Box<Unsent>>,
     /// What makes records of bytes, after a handshake.
@@ -48,14 +52,25 @@ pub(crate) enum State {
     Shaking(Box<Shaking>),
     /// Its request is coming in.
     Reading(Vec<u8>),
-    /// Its request is here, and waits for what nobody knows yet. `asked` once the disk is looked at.
-    Waiting { head: Box<request::Parts>, asked: bool },
+    /// Its request is here, and waits for what nobody knows yet.
+    Waiting { head: Box<request::Parts>, for_what: Awaited },
     /// It listens.
     Listening(Listener),
     /// Its last bytes are going out.
     Leaving,
     /// Everything is out, and so is our end; the peer's is awaited, or the answer might be lost (RFC 9112 section 9.6).
     Parting,
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// That something changes.
+    News,
+    /// Something has changed: it is to be decided again.
+    Decision,
+    /// An answer of the disk.
+    Disk,
 }
 
 /// A handshake on its way.
@@ -198,7 +213,7 @@ impl Conn {
                 State::Shaking(Box::new(Shaking { handshake, incoming: Vec::new() }))
             }
         };
-        Ok(Self { stream, generation, since, noise: 0, unsent: None, tls: None, state })
+        Ok(Self { stream, generation, since, queued: false, received: 0, unsent: None, tls: None, state })
     }
 
     /// Whether its socket is full.
@@ -232,6 +247,7 @@ impl Conn {
         let resumed = handshake.resumed().unwrap_or(false);
         match handshake.finish() {
             Ok(session) => {
+                self.since = now;
                 self.tls = Some(Box::new(Tls { session, incoming }));
                 Shaken::Established { resumed }
             }
@@ -242,8 +258,12 @@ impl Conn {
     /// Reads what has come in into [`Room::input`], one read at most.
     pub(crate) fn receive(&mut self, room: &mut Room, now: u32) -> Incoming {
         room.input.clear();
+        if self.received > RECEIVED_MAX {
+            return Incoming::End;
+        }
         let Some(tls) = &mut self.tls else {
             let (incoming, count) = read(&mut self.stream, &mut room.raw);
+            self.received += count as u32;
             room.input.extend_from_slice(&room.raw[..count]);
             return incoming;
         };
@@ -262,13 +282,17 @@ impl Conn {
                 Ok(Opened::Open) if !room.input.is_empty() || incoming == Incoming::Nothing => {}
                 Ok(Opened::Open) => {
                     let (read, count) = read(&mut self.stream, &mut room.raw);
+                    self.received += count as u32;
                     tls.incoming.extend_from_slice(&room.raw[..count]);
                     match read {
-                        Incoming::Some => continue,
+                        Incoming::Some if self.received <= RECEIVED_MAX => continue,
+                        Incoming::Some => incoming = Incoming::End,
                         Incoming::Nothing => incoming = Incoming::Nothing,
                         Incoming::End => incoming = Incoming::End,
                     }
                 }
+                // It says no more, and may still listen to an answer (RFC 8446 section 6.1).
+                Ok(Opened::Closed) if !room.input.is_empty() => {}
                 Ok(Opened::Closed) | Err(_) => incoming = Incoming::End,
             }
             break incoming;
@@ -280,22 +304,6 @@ impl Conn {
             Progress::Gone => Incoming::End,
             _ if is_open => Incoming::Some,
             _ => Incoming::End,
-        }
-    }
-
-    /// Throws away what a peer says; `false` if it is gone or says too much.
-    pub(crate) fn ignore_incoming(&mut self, room: &mut Room, now: u32) -> bool {
-        loop {
-            match self.receive(room, now) {
-                Incoming::Nothing => return true,
-                Incoming::End => return false,
-                Incoming::Some => {}
-            }
-            // Records without content count as well, so that this ends.
-            self.noise = self.noise.saturating_add(room.input.len().max(16) as u32);
-            if self.noise > NOISE_BYTES {
-                return false;
-            }
         }
     }
 
@@ -320,9 +328,7 @@ impl Conn {
         }
         match write(&mut self.stream, bytes) {
             Ok(count) => {
-                if count > 0 {
-                    self.since = now;
-                }
+                self.took(count, now);
                 if count == bytes.len() {
                     return Progress::Done;
                 }
@@ -338,17 +344,22 @@ impl Conn {
         let Some(unsent) = &mut self.unsent else { return Progress::Done };
         match write(&mut self.stream, &unsent.bytes[unsent.at..]) {
             Ok(count) => {
-                if count > 0 {
-                    self.since = now;
-                }
                 unsent.at += count;
-                if unsent.at < unsent.bytes.len() {
-                    return Progress::Full;
+                let is_done = unsent.at == unsent.bytes.len();
+                if is_done {
+                    self.unsent = None;
                 }
-                self.unsent = None;
-                Progress::Done
+                self.took(count, now);
+                if is_done { Progress::Done } else { Progress::Full }
             }
             Err(_) => Progress::Gone,
+        }
+    }
+
+    /// The socket took so many bytes. Whoever has still to ask has its time from the beginning, whatever it takes.
+    fn took(&mut self, count: usize, now: u32) {
+        if count > 0 && matches!(self.state, State::Listening(_) | State::Leaving) {
+            self.since = now;
         }
     }
 
@@ -398,6 +409,11 @@ impl Conn {
         {
             self.send_records(&room.sealed, now);
         }
+        self.end_stream();
+    }
+
+    /// Closes our end, once everything is out.
+    pub(crate) fn end_stream(&self) {
         if self.unsent.is_none() {
             // Fails only if the peer is gone already.
             let _ = self.stream.shutdown(std::net::Shutdown::Write);
@@ -414,6 +430,8 @@ impl Conn {
     /// From now on only the peer's end is awaited.
     pub(crate) fn part(&mut self, room: &mut Room, now: u32) {
         self.shut_down(room, now);
+        // What comes in from now on is thrown away unread.
+        self.tls = None;
         self.state = State::Parting;
         self.since = now;
     }
@@ -456,9 +474,7 @@ impl Listener {
             match &mut self.metadata {
                 None => body.push(bytes),
                 Some(metadata) => {
-                    let mut pieces = Vec::new();
-                    metadata.interleaver.weave(bytes, &metadata.title, &mut pieces);
-                    pieces.iter().for_each(|piece| body.push(piece));
+                    metadata.interleaver.weave(bytes, &metadata.title, |piece| body.push(piece));
                 }
             }
         }

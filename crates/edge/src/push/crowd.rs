@@ -16,7 +16,7 @@ pub(crate) struct Crowd {
     pub(crate) ready: VecDeque<u32>,
     /// Connections that are to be closed, once nobody looks at them. One may be named twice.
     pub(crate) gone: Vec<u32>,
-    /// Listeners whose response is complete and out.
+    /// Those whose answer is complete and out.
     pub(crate) ended: Vec<u32>,
     /// Whole seconds of the loop's clock.
     pub(crate) second: u32,
@@ -60,6 +60,7 @@ impl Crowd {
     pub(crate) fn answer(&mut self, key: u32, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         conn.state = State::Leaving;
+        conn.since = self.second;
         self.room.output.clear();
         self.room.output.extend_from_slice(bytes);
         let progress = match conn.send(&mut self.room, self.second) {
@@ -73,11 +74,9 @@ impl Crowd {
     pub(crate) fn dismiss(&mut self, key: u32) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         let is_blocked = conn.is_blocked();
-        if is_blocked {
-            conn.give_up();
-        }
         if let State::Listening(listener) = &mut conn.state
             && !is_blocked
+            && !listener.is_complete
         {
             self.room.output.clear();
             head::BodyWriter::new(&mut self.room.output, listener.chunked).finish(true);
@@ -94,12 +93,7 @@ impl Crowd {
             Progress::Done | Progress::Full => {}
             Progress::More => self.ready.push_back(key),
             Progress::Gone => self.gone.push(key),
-            Progress::Ended => match self.conns.get_mut(key as usize) {
-                // It has a place in a hall, which is not ours to give back.
-                Some(Conn { state: State::Listening(_), .. }) => self.ended.push(key),
-                Some(conn) => conn.part(&mut self.room, self.second),
-                None => {}
-            },
+            Progress::Ended => self.ended.push(key),
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Verdict {
     Listen(Box<Admitted>),
     /// Is answered, and the connection closed.
     Answer(Response),
+    /// Is told how an endless answer would begin.
+    Head { response: Response, chunked: bool },
     /// Nobody knows yet: ask again when something has changed.
     Later,
     /// The disk knows: [`ask_disk`].
@@ -90,8 +92,9 @@ fn listen(shared: &Shared, head: &request::Parts, patient: bool) -> Result<Verdi
     let title = wants_metadata(&asked, &head.headers).then(|| channel.facts().title());
     let mut response = Response::new(Body::empty());
     describe(&mut response, &asked, title.is_some());
+    let chunked = head.version != Version::HTTP_10;
     if head.method == Method::HEAD {
-        return Ok(Verdict::Answer(response));
+        return Ok(Verdict::Head { response, chunked });
     }
     Ok(Verdict::Listen(Box::new(Admitted {
         rendition: asked.rendition,
@@ -99,7 +102,7 @@ fn listen(shared: &Shared, head: &request::Parts, patient: bool) -> Result<Verdi
         tier: tier(&asked, ticket.as_ref()),
         start,
         title,
-        chunked: head.version != Version::HTTP_10,
+        chunked,
         response,
         channel,
         live,
@@ -129,6 +132,11 @@ pub(crate) async fn ask_disk(shared: &Shared, head: &request::Parts) -> Response
         }
         Err(error) => refuse(error),
     }
+}
+
+/// Too many ask the disk, or it does not answer.
+pub(crate) fn busy() -> Response {
+    refuse(Problem::unavailable("the disk does not answer at the moment", 2))
 }
 
 fn check_ticket(

@@ -19,6 +19,8 @@ pub(crate) struct Hall {
     pub(crate) channel: Arc<Channel>,
     pub(crate) live: Arc<Live>,
     pub(crate) rota: Rota,
+    /// Rounds given up that were counted.
+    pub(crate) cut_told: u64,
     /// What of the window was seen last.
     revision: u64,
     newest: Option<PartNumber>,
@@ -39,6 +41,7 @@ impl Hall {
             channel,
             live,
             rota: Rota::new(),
+            cut_told: 0,
             revision,
             newest: None,
             settled: false,

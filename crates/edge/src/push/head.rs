@@ -4,7 +4,7 @@ use axum::body::HttpBody as _;
 use axum::response::{IntoResponse as _, Response};
 use backend::problem::Problem;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, request};
 use http_body_util::BodyExt as _;
 
@@ -29,9 +29,9 @@ pub(crate) fn receive(bytes: &[u8]) -> Received {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => {}
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Received::Part,
-        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
             let allowed = format!("{HEAD_BYTES_MAX} bytes and {FIELDS_MAX} fields are allowed");
             let problem = Problem::new(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -48,6 +48,7 @@ pub(crate) fn receive(bytes: &[u8]) -> Received {
             "too-large",
             "A request at this door has no body",
         )),
+        Some(parts) if lacks_host(&parts) => Received::Refused(no_http("HTTP/1.1 asks for one Host")),
         Some(parts) => Received::Whole(Box::new(parts)),
         None => Received::Refused(no_http("a method, an address or a field is none")),
     }
@@ -69,6 +70,12 @@ fn build(parsed: &httparse::Request<'_, '_>) -> Option<request::Parts> {
     parts.version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = headers;
     Some(parts)
+}
+
+/// RFC 9112 section 3.2.
+fn lacks_host(parts: &request::Parts) -> bool {
+    let hosts = parts.headers.get_all(HOST).iter().count();
+    hosts > 1 || (hosts == 0 && parts.version == Version::HTTP_11)
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
@@ -225,9 +232,15 @@ mod tests {
         assert_eq!(refused(&[b'A'; HEAD_BYTES_MAX]), 431);
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(FIELDS_MAX + 1));
         assert_eq!(refused(many.as_bytes()), 431);
+        // One host is asked for since HTTP/1.1.
+        assert_eq!(refused(b"GET / HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(refused(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"), 400);
+        assert!(matches!(receive(b"GET / HTTP/1.0\r\n\r\n"), Received::Whole(_)));
+        let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX));
+        assert_eq!(refused(long.as_bytes()), 431, "also when it comes at once");
         assert_eq!(refused(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nabcd"), 413);
         assert_eq!(refused(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"), 413);
-        assert!(matches!(receive(b"GET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"), Received::Whole(_)));
+        assert!(matches!(receive(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"), Received::Whole(_)));
     }
 
     #[test]

@@ -36,12 +36,13 @@ use mio::{Events, Interest, Poll, Token};
 use rand::seq::SliceRandom as _;
 use slab::Slab;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::answer;
 use crate::bell::{Bell, Caller};
 use crate::shared::{Shared, count};
 
-use conn::{Conn, Incoming, Listener, Progress, Shaken, State, Tally};
+use conn::{Awaited, Conn, Incoming, Listener, Progress, Shaken, State, Tally};
 use crowd::Crowd;
 use door::{Admitted, Verdict};
 use hall::Hall;
@@ -60,14 +61,16 @@ const SLEEP: Duration = Duration::from_millis(250);
 const CALL_S: u32 = 10;
 /// Time a request may wait for a window that is being filled, seconds.
 const PATIENCE_S: u32 = 3;
+/// Time after which who has not asked yet makes room for others, if there is no other, seconds.
+const SILENT_S: u32 = 1;
+/// Questions to the disk at once.
+const QUESTIONS_MAX: usize = 64;
 /// Time the peer has to close its end after ours is, seconds.
 const PARTING_S: u32 = 2;
 /// Pause after the system has refused a connection for want of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Listeners moved to another rendition in one turn.
 const MOVES: usize = 2_000;
-/// Listeners whose socket has room again who are served in one turn.
-const READY_TURN: usize = 64;
 /// Events taken from the system at once.
 const EVENTS: usize = 1_024;
 
@@ -113,8 +116,14 @@ pub(crate) struct Push {
     crowd: Crowd,
     halls: Slab<Hall>,
     generation: u32,
-    /// Connections that do not listen and have something to do. One may be in it twice.
+    /// Connections that have something to do, beside listening.
     callers: VecDeque<u32>,
+    /// Those who were accepted of late, in this order.
+    arrivals: VecDeque<Arrival>,
+    /// Places for questions to the disk.
+    questions: Arc<Semaphore>,
+    /// Turns so far, round and round.
+    turns: usize,
     /// Those whose request waits for what is not known yet.
     waiting: Vec<u32>,
     /// Whether there may be somebody at the door.
@@ -126,6 +135,19 @@ pub(crate) struct Push {
     /// The next of all connections to be looked at for a move to another rendition.
     moving: Option<usize>,
     farewell: Option<Farewell>,
+}
+
+/// Somebody who was accepted.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    key: u32,
+    generation: u32,
+    second: u32,
+}
+
+/// Whole seconds since a connection's state began, or it took something. The first second has begun before.
+fn whole_seconds(conn: &Conn, second: u32) -> u32 {
+    (second - conn.since).saturating_sub(1)
 }
 
 /// Letting everybody go.
@@ -164,6 +186,9 @@ impl Push {
             halls: Slab::new(),
             generation: 0,
             callers: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            turns: 0,
             waiting: Vec::new(),
             knocking: true,
             pause: None,
@@ -208,9 +233,8 @@ impl Push {
         dues.map(|due| due.saturating_sub(elapsed)).fold(SLEEP, Duration::min)
     }
 
-    /// Puts an event where its work waits.
+    /// Puts an event where its work waits. Nothing is read here: what comes in has no turn of its own.
     fn sort(&mut self, event: &Event) {
-        let Crowd { conns, room, second, .. } = &mut self.crowd;
         let key = match event.token() {
             BELL => return,
             DOOR => {
@@ -219,15 +243,35 @@ impl Push {
             }
             Token(key) => key,
         };
-        let Some(conn) = conns.get_mut(key) else { return };
-        if !matches!(conn.state, State::Listening(_)) {
-            if event.is_readable() || conn.is_blocked() {
-                self.callers.push_back(key as u32);
-            }
-        } else if event.is_readable() && !conn.ignore_incoming(room, *second) {
-            self.crowd.gone.push(key as u32);
-        } else if event.is_writable() && conn.is_blocked() {
+        let Some(conn) = self.crowd.conns.get(key) else { return };
+        let is_listener = matches!(conn.state, State::Listening(_));
+        if is_listener && event.is_writable() && conn.is_blocked() {
             self.crowd.ready.push_back(key as u32);
+        }
+        if event.is_readable() || (!is_listener && conn.is_blocked()) {
+            self.queue(key as u32);
+        }
+    }
+
+    /// Gives a connection a place among those who are to be served next, if it has none.
+    fn queue(&mut self, key: u32) {
+        if let Some(conn) = self.crowd.conns.get_mut(key as usize)
+            && !std::mem::replace(&mut conn.queued, true)
+        {
+            self.callers.push_back(key);
+        }
+    }
+
+    /// Something has changed, or time has passed: those who wait are decided again.
+    fn wake_waiting(&mut self) {
+        for key in std::mem::take(&mut self.waiting) {
+            if let Some(Conn { state: State::Waiting { for_what, .. }, .. }) =
+                self.crowd.conns.get_mut(key as usize)
+                && *for_what == Awaited::News
+            {
+                *for_what = Awaited::Decision;
+                self.queue(key);
+            }
         }
     }
 
@@ -249,11 +293,12 @@ impl Push {
                     self.moving = Some(0);
                 }
             }
-            self.callers.extend(self.waiting.drain(..));
+            self.wake_waiting();
         }
         let served = self.serve_listeners(now);
         self.move_listeners();
         self.serve_callers(served);
+        self.clear_away();
         self.let_go(now);
         self.clear_away();
         self.report(now);
@@ -266,30 +311,40 @@ impl Push {
         self.shared.counters.push_cpu_us.store(cpu_us, Ordering::Relaxed);
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         self.date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
+        for (_, hall) in &mut self.halls {
+            let cut = hall.rota.cut();
+            let new = cut - std::mem::replace(&mut hall.cut_told, cut);
+            self.shared.counters.rounds_cut.fetch_add(new, Ordering::Relaxed);
+        }
         // Patience ends by the clock.
-        self.callers.extend(self.waiting.drain(..));
+        self.wake_waiting();
         let stuck_s = u32::try_from(self.shared.config.stuck_s).unwrap_or(u32::MAX);
         let second = self.crowd.second;
+        let counters = &self.shared.counters;
+        let mut unanswered = Vec::new();
         for (key, conn) in &self.crowd.conns {
-            // Seconds are whole ones: the first has begun before.
-            let whole = (second - conn.since).saturating_sub(1);
-            let limit = match &conn.state {
-                State::Listening(_) if conn.is_blocked() => stuck_s,
-                State::Shaking(_) | State::Reading(_) | State::Leaving => CALL_S,
-                State::Parting => PARTING_S,
+            let (limit, counter) = match &conn.state {
+                State::Listening(_) if conn.is_blocked() => (stuck_s, Some(&counters.stuck)),
+                State::Shaking(_) | State::Reading(_) => (CALL_S, Some(&counters.heads_late)),
+                State::Waiting { for_what: Awaited::Disk, .. } | State::Leaving => (CALL_S, None),
+                State::Parting => (PARTING_S, None),
                 State::Listening(_) | State::Waiting { .. } => continue,
             };
-            if whole >= limit {
-                self.crowd.gone.push(key as u32);
-                if conn.is_blocked() {
-                    conn.give_up();
-                }
-                match &conn.state {
-                    State::Listening(_) => count(&self.shared.counters.stuck),
-                    State::Shaking(_) | State::Reading(_) => count(&self.shared.counters.heads_late),
-                    _ => {}
-                }
+            if whole_seconds(conn, second) < limit {
+                continue;
             }
+            match &conn.state {
+                State::Waiting { head, .. } => unanswered.push((key as u32, head.method.clone())),
+                _ => self.crowd.gone.push(key as u32),
+            }
+            counter.into_iter().for_each(count);
+        }
+        for (key, method) in unanswered {
+            self.answer(key, door::busy(), &method);
+        }
+        // Whoever came earlier than this has been dealt with.
+        while self.arrivals.front().is_some_and(|arrival| arrival.second + CALL_S + 1 < second) {
+            self.arrivals.pop_front();
         }
     }
 
@@ -298,30 +353,51 @@ impl Push {
     /// Visits those whose turn it is. Returns when that was done.
     fn serve_listeners(&mut self, now: Instant) -> Instant {
         let end = now + LISTENERS_TURN;
-        let (mut at, mut visits) = (now, 0);
-        for _ in 0..self.crowd.ready.len().min(READY_TURN) {
+        let (mut at, mut visits) = (Instant::now(), 0);
+        for _ in 0..self.crowd.ready.len() {
+            if visits % LOOK_EVERY == 0 {
+                at = Instant::now();
+                if at >= end {
+                    break;
+                }
+            }
             let Some(key) = self.crowd.ready.pop_front() else { break };
             let is_room = self.crowd.resume(key);
             if is_room && let Some(hall) = self.hall_of(key) {
                 let live = Arc::clone(&self.halls[hall].live);
                 self.crowd.visit(key, &live.window(), &[]);
             }
+            visits += 1;
         }
-        for (_, hall) in &mut self.halls {
-            let live = Arc::clone(&hall.live);
-            let window = live.window();
-            while at < end
-                && let Some(turn) = hall.rota.next(at - self.start)
-            {
-                self.crowd.visit(turn.listener, &window, &[]);
-                visits += 1;
-                if visits % LOOK_EVERY == 0 {
-                    at = Instant::now();
-                }
-                self.crowd.tally.lateness.add((at - self.start).saturating_sub(turn.due));
+        // Those whose socket was full are no reason to keep the others waiting for a whole turn.
+        let end = end.max(at + LISTENERS_TURN / 2);
+        // Another hall is the first each time, so that none is always the last.
+        self.turns = self.turns.wrapping_add(1);
+        let first = self.turns % self.halls.len().max(1);
+        for (_, hall) in self.halls.iter_mut().skip(first) {
+            visits += Self::serve_hall(&mut self.crowd, hall, self.start, end);
+        }
+        for (_, hall) in self.halls.iter_mut().take(first) {
+            visits += Self::serve_hall(&mut self.crowd, hall, self.start, end);
+        }
+        if visits == 0 { at } else { Instant::now() }
+    }
+
+    /// Visits those of one hall whose turn it is, until `end`. Returns how many.
+    fn serve_hall(crowd: &mut Crowd, hall: &mut Hall, start: Instant, end: Instant) -> u32 {
+        let window = hall.live.window();
+        let (mut at, mut visits) = (Instant::now(), 0);
+        while at < end
+            && let Some(turn) = hall.rota.next(at - start)
+        {
+            crowd.visit(turn.listener, &window, &[]);
+            visits += 1;
+            if visits % LOOK_EVERY == 0 {
+                at = Instant::now();
             }
+            crowd.tally.lateness.add((at - start).saturating_sub(turn.due));
         }
-        if visits == 0 { now } else { Instant::now() }
+        visits
     }
 
     fn hall_of(&self, key: u32) -> Option<usize> {
@@ -354,9 +430,13 @@ impl Push {
     // ---- those who call --------------------------------------------------------------------------------------------
 
     fn may_accept(&self, now: Instant) -> bool {
-        self.door.is_some()
-            && self.crowd.conns.len() < self.connections_max
-            && self.pause.is_none_or(|until| until <= now)
+        self.door.is_some() && !self.is_full() && self.pause.is_none_or(|until| until <= now)
+    }
+
+    /// Whether nobody more can be taken in, unless somebody leaves or has been silent for too long.
+    fn is_full(&self) -> bool {
+        let is_silent = |arrival: &Arrival| arrival.second + SILENT_S < self.crowd.second;
+        self.crowd.conns.len() >= self.connections_max && !self.arrivals.front().is_some_and(is_silent)
     }
 
     /// Accepts, reads and answers, those who were here before first.
@@ -365,6 +445,9 @@ impl Push {
         let mut work: u32 = 0;
         loop {
             if let Some(key) = self.callers.pop_front() {
+                if let Some(conn) = self.crowd.conns.get_mut(key as usize) {
+                    conn.queued = false;
+                }
                 work += self.serve_caller(key);
             } else if !(self.knocking && self.may_accept(now) && self.accept(now)) {
                 return;
@@ -380,8 +463,43 @@ impl Push {
         }
     }
 
+    /// Closes who came longest ago of those who have been silent for a while, so that others are not kept out by
+    /// connections that ask for nothing. Returns whether there was one.
+    fn evict(&mut self) -> bool {
+        while let Some(arrival) = self.arrivals.front() {
+            let Some(conn) = self.crowd.conns.get(arrival.key as usize) else {
+                self.arrivals.pop_front();
+                continue;
+            };
+            let is_caller = matches!(conn.state, State::Shaking(_) | State::Reading(_));
+            if conn.generation != arrival.generation || !is_caller {
+                self.arrivals.pop_front();
+                continue;
+            }
+            if whole_seconds(conn, self.crowd.second) < SILENT_S {
+                if conn.since == arrival.second {
+                    return false;
+                }
+                // It has come further since: its time began anew.
+                let later = Arrival { second: conn.since, ..*arrival };
+                self.arrivals.pop_front();
+                self.arrivals.push_back(later);
+                continue;
+            }
+            self.crowd.gone.push(arrival.key);
+            self.arrivals.pop_front();
+            count(&self.shared.counters.evicted);
+            self.clear_away();
+            return true;
+        }
+        false
+    }
+
     /// Accepts one connection. Returns whether there may be more.
     fn accept(&mut self, now: Instant) -> bool {
+        if self.crowd.conns.len() >= self.connections_max && !self.evict() {
+            return false;
+        }
         let Some(door) = &self.door else { return false };
         match door.accept() {
             Ok((stream, _)) => {
@@ -397,6 +515,11 @@ impl Push {
                 };
                 let place = self.crowd.conns.vacant_entry();
                 let token = Token(place.key());
+                self.arrivals.push_back(Arrival {
+                    key: token.0 as u32,
+                    generation: self.generation,
+                    second: self.crowd.second,
+                });
                 let conn = place.insert(conn);
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 if let Err(error) = self.poll.registry().register(&mut conn.stream, token, interest) {
@@ -430,8 +553,6 @@ impl Push {
             return 0;
         }
         match &mut conn.state {
-            // It has become one in the meantime.
-            State::Listening(_) => {}
             State::Shaking(_) => {
                 match conn.shake(room, *second) {
                     Shaken::Waits => {}
@@ -448,24 +569,36 @@ impl Push {
                 return LOOK_EVERY;
             }
             State::Reading(_) => self.read_head(key),
-            State::Waiting { asked, .. } => {
-                let asked = *asked;
-                if !conn.ignore_incoming(room, *second) {
-                    self.crowd.gone.push(key);
-                } else if !asked
-                    && let State::Waiting { head, .. } = std::mem::replace(&mut conn.state, State::Leaving)
-                {
-                    self.decide(key, head);
+            State::Waiting { for_what: Awaited::Decision, .. } => {
+                if let State::Waiting { head, .. } = std::mem::replace(&mut conn.state, State::Leaving) {
+                    let since = conn.since;
+                    self.decide(key, head, Some(since));
                 }
             }
+            State::Listening(_) | State::Waiting { .. } => self.ignore(key),
             State::Leaving => _ = self.crowd.resume(key),
             State::Parting => {
-                if !conn.ignore_incoming(room, *second) {
-                    self.crowd.gone.push(key);
+                match conn.resume(*second) {
+                    Progress::Gone => self.crowd.gone.push(key),
+                    Progress::Done => conn.end_stream(),
+                    _ => {}
                 }
+                self.ignore(key);
             }
         }
         0
+    }
+
+    /// Throws away some of what a peer says that nobody asked for; closes who is gone or says too much.
+    fn ignore(&mut self, key: u32) {
+        let Crowd { conns, room, second, .. } = &mut self.crowd;
+        let Some(conn) = conns.get_mut(key as usize) else { return };
+        match conn.receive(room, *second) {
+            Incoming::Nothing => {}
+            // The poll does not say again what it has said: the rest has another turn.
+            Incoming::Some => self.queue(key),
+            Incoming::End => self.crowd.gone.push(key),
+        }
     }
 
     fn read_head(&mut self, key: u32) {
@@ -485,7 +618,7 @@ impl Push {
             match head::receive(bytes) {
                 Received::Part => {}
                 Received::Whole(head) => {
-                    self.decide(key, head);
+                    self.decide(key, head, None);
                     return;
                 }
                 Received::Refused(problem) => {
@@ -496,12 +629,10 @@ impl Push {
         }
     }
 
-    /// Decides about a request that is whole.
-    fn decide(&mut self, key: u32, head: Box<request::Parts>) {
+    /// Decides about a request that is whole, again if it has waited `since` a second.
+    fn decide(&mut self, key: u32, head: Box<request::Parts>, since: Option<u32>) {
         let conn = &mut self.crowd.conns[key as usize];
-        if !matches!(conn.state, State::Leaving) {
-            conn.since = self.crowd.second;
-        }
+        conn.since = since.unwrap_or(self.crowd.second);
         let patient = self.crowd.second - conn.since <= PATIENCE_S;
         match door::decide(&self.shared, &head, patient) {
             Verdict::Listen(admitted) => self.admit(key, *admitted),
@@ -509,19 +640,31 @@ impl Push {
                 answer::shared_headers(&mut response);
                 self.answer(key, response, &head.method);
             }
+            Verdict::Head { mut response, chunked } => {
+                answer::shared_headers(&mut response);
+                let bytes = head::endless(response, &self.date, chunked);
+                self.crowd.answer(key, &bytes);
+            }
             Verdict::Later => {
-                conn.state = State::Waiting { head, asked: false };
+                conn.state = State::Waiting { head, for_what: Awaited::News };
                 self.waiting.push(key);
             }
             Verdict::Disk => {
+                let Ok(place) = Arc::clone(&self.questions).try_acquire_owned() else {
+                    count(&self.shared.counters.questions_refused);
+                    self.answer(key, door::busy(), &head.method);
+                    return;
+                };
                 let caller = Caller { key, generation: conn.generation };
                 let (shared, bell, question) =
                     (Arc::clone(&self.shared), Arc::clone(&self.bell), head.clone());
-                conn.state = State::Waiting { head, asked: true };
+                conn.state = State::Waiting { head, for_what: Awaited::Disk };
                 self.runtime.spawn(async move {
                     let mut response = door::ask_disk(&shared, &question).await;
                     answer::shared_headers(&mut response);
                     bell.answer(caller, response);
+                    // It is a question until it is answered, whether or not who asked is still there.
+                    drop(place);
                 });
             }
         }
@@ -530,7 +673,7 @@ impl Push {
     fn take_answer(&mut self, caller: Caller, response: Response) {
         let Some(conn) = self.crowd.conns.get_mut(caller.key as usize) else { return };
         if conn.generation == caller.generation
-            && let State::Waiting { head, asked: true } = &conn.state
+            && let State::Waiting { head, for_what: Awaited::Disk } = &conn.state
         {
             let method = head.method.clone();
             self.answer(caller.key, response, &method);
@@ -623,14 +766,18 @@ impl Push {
             self.leave_hall(key);
             if let Some(conn) = self.crowd.conns.get_mut(key as usize) {
                 conn.part(&mut self.crowd.room, self.crowd.second);
-                // The peer may have closed its end already, and will not say so again.
-                self.callers.push_back(key);
             }
+            // The peer may have closed its end already, and will not say so again.
+            self.queue(key);
         }
         while let Some(key) = self.crowd.gone.pop() {
             self.leave_hall(key);
             // Dropping a connection closes it, and the poll forgets it.
-            self.crowd.conns.try_remove(key as usize);
+            if let Some(conn) = self.crowd.conns.try_remove(key as usize)
+                && conn.is_blocked()
+            {
+                conn.give_up();
+            }
         }
     }
 

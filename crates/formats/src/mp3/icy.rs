@@ -59,23 +59,24 @@ impl Interleaver {
         Self { metaint, until: metaint, sent: None }
     }
 
-    /// Appends `audio` to `out` in pieces that share its bytes, with blocks where they are due: the title's if it is
-    /// another than the one sent last, otherwise the empty one.
-    pub fn weave(&mut self, audio: &Bytes, title: &TitleBlock, out: &mut Vec<Bytes>) {
-        let mut rest = audio.clone();
-        while rest.len() >= self.until {
-            out.push(rest.split_to(self.until));
+    /// Hands `audio` to `out` in pieces, with blocks where they are due: the title's if it is another than the one sent
+    /// last, otherwise the empty one.
+    pub fn weave(&mut self, audio: &[u8], title: &TitleBlock, mut out: impl FnMut(&[u8])) {
+        let mut rest = audio;
+        while let Some((piece, after)) = rest.split_at_checked(self.until) {
+            out(piece);
+            rest = after;
             self.until = self.metaint;
             if self.sent.as_ref() == Some(title) {
-                out.push(Bytes::from_static(&[0]));
+                out(&[0]);
             } else {
-                out.push(title.0.clone());
+                out(&title.0);
                 self.sent = Some(title.clone());
             }
         }
         self.until -= rest.len();
         if !rest.is_empty() {
-            out.push(rest);
+            out(rest);
         }
     }
 }
@@ -154,16 +155,16 @@ mod tests {
 
     #[test]
     fn blocks_come_where_they_are_due_and_titles_when_they_change() {
-        let audio = Bytes::from((0..1_000u32).map(|n| n as u8).collect::<Vec<_>>());
+        let audio: Vec<u8> = (0..1_000u32).map(|n| n as u8).collect();
         let titles = [TitleBlock::new("one"), TitleBlock::new("اثنان")];
         for step in [1, 7, 64, 100, 999, 1_000] {
             let mut weave = Interleaver::new(64);
-            let mut out = Vec::new();
+            let mut woven = Vec::new();
             for (index, start) in (0..audio.len()).step_by(step).enumerate() {
-                let piece = audio.slice(start..audio.len().min(start + step));
-                weave.weave(&piece, &titles[usize::from(index > 0 && start >= 500)], &mut out);
+                let piece = &audio[start..audio.len().min(start + step)];
+                let title = &titles[usize::from(index > 0 && start >= 500)];
+                weave.weave(piece, title, |piece| woven.extend_from_slice(piece));
             }
-            let woven = out.concat();
             let (mut heard, mut said) = (Vec::new(), Vec::new());
             let mut splitter = Splitter::new(64);
             woven.chunks(13).for_each(|chunk| splitter.push(chunk, &mut heard, &mut said));
