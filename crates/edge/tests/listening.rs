@@ -179,6 +179,8 @@ async fn bad_input_gets_its_proper_answer() {
     }
     let head = request(edge.push, "HEAD", "/live/talk/opus-48.mp4", &[]).await;
     assert_eq!((head.status, head.header("content-type")), (200, "audio/mp4"));
+    // As the answer to GET: it is endless, not empty.
+    assert_eq!((head.header("transfer-encoding"), head.header("content-length")), ("chunked", ""));
     let preflight = request(edge.push, "OPTIONS", "/live/talk/opus-48.mp4", &[]).await;
     assert_eq!(
         (preflight.status, preflight.header("access-control-allow-methods")),
