@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use backend::machine::Memory;
@@ -290,5 +291,32 @@ async fn the_same_limits_hold_behind_tls() {
     edge.reaches(LATE, 4).await;
     assert!(begun.elapsed() >= Duration::from_secs(10));
     goes_on(&mut studio, &mut listener).await;
+    edge.stop().await;
+}
+
+/// A request with a body is refused before the body is there; the answer must not be lost to what still comes
+/// (RFC 9112 section 9.6). Nor must a request that comes together with its sender's `close_notify`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_behind_tls_reaches_who_still_sends_or_says_no_more() {
+    let directory = TempDir::new().unwrap();
+    let edge = Edge::start_tls(directory.path(), 0, own_tls(directory.path()));
+    let connector = connector(directory.path());
+    for _ in 0..20 {
+        let mut stream = connect_tls(edge.push, &connector).await;
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 40000\r\n\r\n").await.unwrap();
+        for _ in 0..4 {
+            stream.write_all(&[b'x'; 10_000]).await.unwrap();
+            stream.flush().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(rest(&mut stream).await.starts_with(b"HTTP/1.1 413 "));
+
+        let mut stream = connect_tls(edge.push, &connector).await;
+        // One flight of records: the request, and that no more will come.
+        stream.get_mut().1.writer().write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream.get_mut().1.send_close_notify();
+        stream.flush().await.unwrap();
+        assert!(rest(&mut stream).await.starts_with(b"HTTP/1.1 404 "));
+    }
     edge.stop().await;
 }

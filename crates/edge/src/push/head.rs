@@ -240,7 +240,10 @@ mod tests {
         assert_eq!(refused(long.as_bytes()), 431, "also when it comes at once");
         assert_eq!(refused(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nabcd"), 413);
         assert_eq!(refused(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"), 413);
-        assert!(matches!(receive(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"), Received::Whole(_)));
+        assert!(matches!(
+            receive(b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"),
+            Received::Whole(_)
+        ));
     }
 
     #[test]
