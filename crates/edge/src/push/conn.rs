@@ -279,7 +279,7 @@ impl Conn {
                 break self.answer_protocol(room, opened.is_ok(), now);
             }
             match opened {
-                Ok(Opened::Open) if !room.input.is_empty() || incoming == Incoming::Nothing => {}
+                Ok(Opened::Open) if !room.input.is_empty() => {}
                 Ok(Opened::Open) => {
                     let (read, count) = read(&mut self.stream, &mut room.raw);
                     self.received += count as u32;
