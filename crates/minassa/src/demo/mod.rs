@@ -186,12 +186,14 @@ impl<'a> Show<'a> {
             text(&links["listen"])?
         ));
         self.progress.line(&recording.describe());
+        // Who came before doors was asked to come again.
+        let streams = report.connections - report.refused;
         self.progress.line(&format!(
             "Our own listener received parts {} to {} over {} connection{} and missed {}.",
             report.parts.first().map(|part| part.number).unwrap_or_default(),
             report.newest().unwrap_or_default(),
-            report.connections,
-            if report.connections == 1 { "" } else { "s" },
+            streams,
+            if streams == 1 { "" } else { "s" },
             report.missed
         ));
         self.progress.line(&format!("Download: {}", self.server.recording_url(&event)));
