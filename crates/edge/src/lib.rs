@@ -50,6 +50,7 @@ use backend::child::Pulse;
 use backend::freeze::FrozenEvents;
 use backend::http::{Limits, TlsDoor, serve};
 use backend::keys::Keys;
+use backend::machine::Memory;
 use backend::tls::{Door, Tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
@@ -140,6 +141,8 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         keys,
         config,
     }));
+    // Before anybody is let in; from then on once a second.
+    shared.weigh_memory(Memory::now());
     let door = Push::new(push::Parts {
         poll,
         bell: Arc::clone(&bell),
