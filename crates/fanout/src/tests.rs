@@ -429,6 +429,10 @@ fn a_segment_with_a_hole_is_a_gap_and_the_last_may_be_short() {
     assert_eq!(ended.segments[3].duration, 3 * model::PART_DURATION);
     let last = window.segment(SegmentNumber::new(3), Rendition::Opus24).unwrap();
     assert_eq!(last, [24, 25, 26].map(|n| marked(n, Rendition::Opus24)));
+    // Both were given away for good: what comes now changes neither.
+    assert_eq!(window.push(part(27)), Push::Stale);
+    assert_eq!(window.media_playlist(Rendition::Opus24, doors).unwrap(), ended);
+    assert_eq!(window.segment(SegmentNumber::new(3), Rendition::Opus24).unwrap(), last);
 }
 
 /// One thing that happens.

@@ -17,7 +17,7 @@ pub enum Push {
         /// Numbers between the part that was the newest and this one, which nobody here will ever hear.
         missing: u64,
     },
-    /// It is not newer than the newest: cursors have passed its place, so it was dropped.
+    /// It is not newer than the newest, so that cursors have passed its place, or it came after the end: it was dropped.
     Stale,
 }
 
@@ -67,9 +67,13 @@ impl Window {
         Self { slots, span: None, begun: None, settled: false, ended: false, notice: None, version: 0 }
     }
 
-    /// Adds a part, and lets those go that no longer fit.
+    /// Adds a part, and lets those go that no longer fit. After the end it has no effect: the playlist says that it will
+    /// not grow, and caches keep the last segment, short as it is, for good.
     pub fn push(&mut self, part: Part) -> Push {
         let number = part.number;
+        if self.ended {
+            return Push::Stale;
+        }
         let missing = match self.span {
             Some((_, newest)) if number <= newest => return Push::Stale,
             Some((_, newest)) => number.get() - newest.get() - 1,
