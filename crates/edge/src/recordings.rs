@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use archive::{ArchiveError, Clip, Download, Recording, Span};
 use bytes::{Bytes, BytesMut};
 use model::{EventSlug, PartNumber, Rendition, SegmentNumber};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::address::RecordingItem;
 use crate::files::playlists::Coding;
@@ -114,7 +114,7 @@ pub(crate) struct Recordings {
 #[derive(Debug)]
 struct Disk {
     directories: Arc<[PathBuf]>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     open: Mutex<BTreeMap<EventSlug, Entry>>,
     reads: AtomicU64,
 }
@@ -130,6 +130,8 @@ struct Entry {
 struct Opened {
     recording: Recording,
     refreshed: Instant,
+    /// How often it was found to have grown.
+    grown: u64,
     downloads: BTreeMap<RecordingItem, Download>,
 }
 
@@ -138,7 +140,7 @@ impl Recordings {
     pub(crate) fn new(directories: Vec<PathBuf>, reads: usize) -> Self {
         let disk = Disk {
             directories: directories.into(),
-            turns: Semaphore::new(reads),
+            turns: Arc::new(Semaphore::new(reads)),
             open: Mutex::default(),
             reads: AtomicU64::new(0),
         };
@@ -333,6 +335,7 @@ impl Disk {
         let opened = Arc::new(RwLock::new(Opened {
             recording,
             refreshed: Instant::now(),
+            grown: 0,
             downloads: BTreeMap::new(),
         }));
         self.keep(event, Arc::clone(&opened));
@@ -344,13 +347,18 @@ impl Disk {
         &self,
         read: impl FnOnce() -> Result<R, ReadError> + Send + 'static,
     ) -> Result<R, ReadError> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let read = move || {
+            // A read goes on when nobody waits for it any more: its turn is over when it is, and not before.
+            let _turn = turn;
+            read()
+        };
         tokio::task::spawn_blocking(read).await.map_err(|_| ReadError::Panicked)?
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
-        match tokio::time::timeout(TURN, self.turns.acquire()).await {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, ReadError> {
+        match tokio::time::timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(ReadError::Busy),
@@ -395,21 +403,19 @@ fn segment(
     Ok(wrapped::join(rendition, &whole, &parts))
 }
 
-/// A download, made anew or as it was made for somebody else since the recording last grew.
+/// A download, made anew or as it was made for somebody else since the recording last grew. It is made beside those who
+/// read: a long recording's takes a while.
 fn download(
     opened: &RwLock<Opened>,
     item: RecordingItem,
     title: &str,
 ) -> Result<(Download, bool), ArchiveError> {
-    {
-        let opened = opened.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(download) = opened.downloads.get(&item) {
-            return Ok((download.clone(), opened.recording.is_finished()));
-        }
-    }
-    let mut opened = opened.write().unwrap_or_else(PoisonError::into_inner);
-    let recording = &opened.recording;
+    let reading = opened.read().unwrap_or_else(PoisonError::into_inner);
+    let (recording, grown) = (&reading.recording, reading.grown);
     let finished = recording.is_finished();
+    if let Some(download) = reading.downloads.get(&item) {
+        return Ok((download.clone(), finished));
+    }
     let span = Span::Show;
     let download = match item {
         RecordingItem::Mp4(rendition) => Download::mp4(recording, rendition, &span)?,
@@ -423,7 +429,11 @@ fn download(
             return Err(ArchiveError::NotFound(recording.event().clone()));
         }
     };
-    opened.downloads.insert(item, download.clone());
+    drop(reading);
+    let mut opened = opened.write().unwrap_or_else(PoisonError::into_inner);
+    if opened.grown == grown {
+        opened.downloads.insert(item, download.clone());
+    }
     Ok((download, finished))
 }
 
@@ -459,8 +469,56 @@ fn refresh(opened: &RwLock<Opened>) -> Result<(), ArchiveError> {
     if opened.refreshed.elapsed() >= REFRESH {
         opened.refreshed = Instant::now();
         if opened.recording.refresh()? {
+            opened.grown += 1;
             opened.downloads.clear();
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use archive::Recorder;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Nothing takes this long unless it is broken.
+    const NEVER: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_keeps_its_turn_until_it_is_over() {
+        let recordings = Recordings::new(Vec::new(), 1);
+        let disk = &recordings.disk;
+        let (go_on, gate) = mpsc::channel::<()>();
+        let mut reading = Box::pin(disk.blocking(move || Ok(gate.recv_timeout(NEVER).is_ok())));
+        assert!((&mut reading).now_or_never().is_none());
+        drop(reading);
+        assert_eq!(disk.turns.available_permits(), 0);
+        go_on.send(()).unwrap();
+        assert_eq!(disk.blocking(|| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_clip_is_made_while_others_read() {
+        let (data, event) = (tempfile::tempdir().unwrap(), "talk".parse::<EventSlug>().unwrap());
+        let directories = [data.path().to_owned()];
+        let _recorder = Recorder::open(&directories, &event).unwrap();
+        let recording = Recording::open(&directories, &event).unwrap();
+        let (refreshed, downloads) = (Instant::now(), BTreeMap::new());
+        let opened = Arc::new(RwLock::new(Opened { recording, refreshed, grown: 0, downloads }));
+        let reading = opened.read().unwrap();
+        let (tell, told) = mpsc::channel();
+        let asked = Arc::clone(&opened);
+        let item = RecordingItem::Clip {
+            rendition: Rendition::Opus48,
+            from: Duration::ZERO,
+            to: Duration::from_secs(1),
+        };
+        std::thread::spawn(move || tell.send(download(&asked, item, "").is_err()));
+        assert_eq!(told.recv_timeout(NEVER), Ok(true), "there is nothing in it, which is said at once");
+        drop(reading);
+    }
 }
