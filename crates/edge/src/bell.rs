@@ -54,7 +54,7 @@ impl Bell {
             && let Some(waker) = &self.waker
             && let Err(error) = waker.wake()
         {
-            // The loop turns twice a second whether it is woken or not.
+            // The loop turns four times a second whether it is woken or not.
             tracing::debug!(%error, "cannot wake the push door");
         }
     }

@@ -146,6 +146,11 @@ impl Channel {
             reloads.past.rotate_right(1);
             reloads.past[0] = now;
         }
+        self.listener_counts()
+    }
+
+    /// Listeners by what they take, those of HLS as of the last second.
+    pub(crate) fn listener_counts(&self) -> Vec<ListenerCount> {
         let hls = self.hls_listeners();
         let mut counts = self.live().map(|live| live.listeners.counts()).unwrap_or_default();
         counts.extend(
@@ -273,24 +278,24 @@ impl Live {
 
     /// Whether the end is so recent that players of the live playlist have not all seen it.
     pub(crate) fn ended_just_now(&self) -> bool {
-        self.window().has_ended() && lock(&self.quiet).end <= LAST_RELOAD_TICKS
+        // Neither lock is taken while the other is held.
+        let ended = self.window().has_ended();
+        ended && lock(&self.quiet).end <= LAST_RELOAD_TICKS
     }
 
     /// Once a second.
     pub(crate) fn tick(&self, facts: &Facts) -> Pace {
-        let filled;
-        let pace = {
+        let (begun, ended) = {
+            let window = self.window();
+            (window.newest().is_some(), window.has_ended())
+        };
+        let (pace, filled) = {
             let mut quiet = lock(&self.quiet);
             quiet.part = quiet.part.saturating_add(1);
-            if self.window().newest().is_some() {
-                quiet.first = quiet.first.saturating_add(1);
-            }
-            filled = quiet.first >= QUIET_TICKS;
-            let ended = self.window().has_ended();
-            if ended {
-                quiet.end = quiet.end.saturating_add(1);
-            }
-            Pace { quiet: quiet.part, ended: ended.then_some(quiet.end) }
+            quiet.first = quiet.first.saturating_add(u32::from(begun));
+            quiet.end = quiet.end.saturating_add(u32::from(ended));
+            let pace = Pace { quiet: quiet.part, ended: ended.then_some(quiet.end) };
+            (pace, quiet.first >= QUIET_TICKS)
         };
         if pace.ended.is_some() {
             return pace;

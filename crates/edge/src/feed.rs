@@ -22,7 +22,7 @@ use backend::freeze::FrozenEvents;
 use backend::machine::{self, Memory};
 use backend::wire::{self, Audience, EdgeEvent, Events, Heartbeat, OriginStatus};
 use fanout::Push;
-use model::{Event, EventSlug, PartNumber, UnixTime};
+use model::{Event, EventSlug, UnixTime};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -328,15 +328,9 @@ async fn take_parts(shared: Arc<Shared>, channel: Arc<Channel>, live: Arc<Live>)
 
 /// Ends a window whose event has ended while origin cannot say so: its recording does.
 async fn ask_disk(shared: Arc<Shared>, channel: Arc<Channel>, live: Arc<Live>) {
-    let finished = shared
-        .recordings
-        .with(&channel.slug, |recording| {
-            let last = recording.parts().end.get().checked_sub(1).map(PartNumber::new);
-            Ok(recording.is_finished().then_some(last))
-        })
-        .await;
-    if let Ok(Some(last)) = finished {
-        tracing::info!(event = %channel.slug, ?last, "the recording says that the event has ended");
+    let finished = shared.recordings.with(&channel.slug, |recording| Ok(recording.is_finished())).await;
+    if let Ok(true) = finished {
+        tracing::info!(event = %channel.slug, "the recording says that the event has ended");
         live.conclude(&channel.facts(), true);
     }
 }

@@ -132,6 +132,25 @@ pub(crate) fn render(shared: &Shared) -> String {
         .collect();
     family("file_answers_total", "counter", "Answers of the files door.", &answers);
     family("listeners", "gauge", "Listeners at the push door.", &one(&counters.listeners));
+    let channels = shared.channels();
+    let listening: Vec<_> = channels
+        .iter()
+        .flat_map(|channel| {
+            channel.listener_counts().into_iter().map(|count| {
+                let (event, rendition, form) = (&channel.slug, count.rendition, count.form.name());
+                let tier = count.tier;
+                let labels =
+                    format!(r#"{{event="{event}",rendition="{rendition}",form="{form}",tier="{tier}"}}"#);
+                (labels, u64::from(count.count))
+            })
+        })
+        .collect();
+    family(
+        "event_listeners",
+        "gauge",
+        "Listeners by what they take, and parts a write; those of HLS, at the files door, are estimated.",
+        &listening,
+    );
     family("listeners_max", "gauge", "Listeners allowed.", &[(String::new(), shared.listeners_max)]);
     family(
         "held_requests",
@@ -178,8 +197,7 @@ pub(crate) fn render(shared: &Shared) -> String {
         &[(String::new(), joined)],
     );
     family("windows", "gauge", "Events with a window.", &one(&counters.windows));
-    let newest: Vec<_> = shared
-        .channels()
+    let newest: Vec<_> = channels
         .iter()
         .filter_map(|channel| {
             let newest = channel.live()?.window().newest()?;
