@@ -36,7 +36,9 @@ pub struct EdgeConfig {
     pub memory_reserve_mib: u64,
     /// Threads of the files door, 1 to 64; they give way to the push door. Default 1, for an edge a core.
     pub files_threads: usize,
-    /// How long a listener may take nothing before it is closed, seconds, 1 to 600. Default 30.
+    /// How long a listener may take nothing, or too little, before it is closed, seconds, 1 to 600. The kernel tells of
+    /// room only once about a third of the send buffer is free: who takes less than that in this time counts as one who
+    /// takes nothing, which with the defaults is some hundred bytes a second. Default 30.
     pub stuck_s: u64,
     /// Bytes the kernel may keep for a listener who does not take them, 4096 to 16777216; it may use twice as much
     /// memory for them. The edge itself keeps what did not fit of one flush: up to 16384 bytes and a part. Default 20480.
