@@ -1,6 +1,6 @@
 //! Section `[edge]` of the configuration.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +15,16 @@ pub struct EdgeConfig {
     /// Address of the files door as the world sees it (`https://files.example`), for redirects after the end.
     /// Default: the host that the caller used, with the door's port.
     pub files_url: Option<String>,
+    /// Addresses that `/metrics` of the files door answers, besides this machine's own (and so besides whoever comes
+    /// through a proxy on it). Default: none.
+    pub metrics_from: Vec<IpAddr>,
     /// Cell that tickets must name: all edges behind one address. Default 0.
     pub cell: u16,
     /// Listeners of the push door at once, 1 to 1000000. Who comes then gets `503`. Less if the limit of open files
     /// asks for it. Default 15000.
     pub listeners_max: usize,
-    /// Connections of the files door at once, 16 to 1000000; more wait. Default 2048.
+    /// Connections of the files door at once, 16 to 1000000; more wait. Less if the limit of open files asks for it.
+    /// Default 2048.
     pub files_connections_max: usize,
     /// Requests of the files door that are held at once until a part, or a playlist with it, is there, 1 to 1000000; who
     /// would have to wait then gets `503`. A player of parts holds two. Default 4096.
@@ -60,6 +64,7 @@ impl Default for EdgeConfig {
             push_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             files_listen: SocketAddr::from(([127, 0, 0, 1], 8083)),
             files_url: None,
+            metrics_from: Vec::new(),
             cell: 0,
             listeners_max: 15_000,
             files_connections_max: 2_048,

@@ -6,13 +6,15 @@ mod live;
 pub(crate) mod playlists;
 pub(crate) mod wrapped;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use archive::{ArchiveError, Download};
+use archive::ArchiveError;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use backend::http::Peer;
 use backend::problem::Problem;
 use bytes::Bytes;
 use formats::hls::{MultivariantPlaylist, Variant};
@@ -24,7 +26,7 @@ use crate::address::{self, FilesAddress, RecordingItem};
 use crate::answer::{self, A_SECOND, MINUTES, NEVER, cached};
 use crate::metrics;
 use crate::ranges::{self, Wanted};
-use crate::recordings::{PIECE, ReadError, Replay};
+use crate::recordings::{PIECE, ReadError, Replay, Taken};
 use crate::shared::{Shared, count};
 use playlists::Coding;
 
@@ -46,6 +48,11 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
 async fn serve(shared: &Arc<Shared>, head: &http::request::Parts) -> Result<Response, Response> {
     let uri = &head.uri;
     match address::files(uri.path(), uri.query()).map_err(refuse)? {
+        FilesAddress::Metrics if !may_measure(&shared.config.metrics_from, head.extensions.get()) => {
+            let title = "Measurements are not for everybody";
+            let problem = Problem::new(StatusCode::FORBIDDEN, "metrics", title);
+            Err(refuse(problem.detail("this address is not in edge.metrics_from")))
+        }
         FilesAddress::Metrics => {
             Ok(file("text/plain; version=0.0.4; charset=utf-8", NEVER, metrics::render(shared)))
         }
@@ -79,6 +86,16 @@ async fn serve(shared: &Arc<Shared>, head: &http::request::Parts) -> Result<Resp
             recording(shared, head, &event, item, title).await
         }
     }
+}
+
+/// Whether the caller is on this machine, or one of those who measure. What is measured names events and says how much the
+/// machine can carry.
+fn may_measure(others: &[IpAddr], peer: Option<&Peer>) -> bool {
+    peer.is_some_and(|Peer(peer)| {
+        // An IPv6 socket names IPv4 peers in its own way.
+        let peer = peer.ip().to_canonical();
+        peer.is_loopback() || others.contains(&peer)
+    })
 }
 
 fn refuse(problem: impl Into<Problem>) -> Response {
@@ -146,7 +163,7 @@ async fn recording(
         }
         RecordingItem::Mp4(_) | RecordingItem::Ogg | RecordingItem::Mp3 | RecordingItem::Clip { .. } => {
             let found = shared.recordings.download(event, item, title).await.map_err(refuse)?;
-            download(shared, head, found.0, found.1, &name(event, item))
+            download(shared, head, found, &name(event, item))
         }
     }
 }
@@ -168,10 +185,10 @@ fn name(event: &EventSlug, item: RecordingItem) -> String {
 fn download(
     shared: &Arc<Shared>,
     head: &http::request::Parts,
-    file: Download,
-    finished: bool,
+    taken: Taken,
     name: &str,
 ) -> Result<Response, Response> {
+    let (file, finished) = (&taken.download, taken.finished);
     let length = file.length();
     let wanted = ranges::wanted(&head.headers, length, file.etag());
     let mut response = Response::new(Body::empty());
@@ -215,14 +232,14 @@ fn download(
     };
     let shared = Arc::clone(shared);
     let pieces = stream::try_unfold((range, place), move |(range, place)| {
-        let (shared, file) = (Arc::clone(&shared), file.clone());
+        let (shared, taken) = (Arc::clone(&shared), taken.clone());
         async move {
             if range.is_empty() {
                 return Ok(None);
             }
             // Pieces begin at multiples of their length, so that readers who are at the same place share them.
             let index = range.start / PIECE;
-            let piece = shared.recordings.piece(&file, index).await?;
+            let piece = shared.recordings.piece(&taken, index).await?;
             let from = usize::try_from(range.start - index * PIECE).unwrap_or(usize::MAX);
             let left = usize::try_from(range.end - index * PIECE).unwrap_or(usize::MAX);
             if from >= piece.len() {
@@ -241,4 +258,28 @@ fn download(
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     let value = HeaderValue::from_str(value).expect("names of events, numbers and digests are plain text");
     headers.insert(name, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_measures_is_on_this_machine_or_named() {
+        let others = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+        for (peer, may) in [
+            ("127.0.0.1:5", true),
+            ("127.8.8.8:5", true),
+            ("[::1]:5", true),
+            ("[::ffff:127.0.0.1]:5", true),
+            ("192.0.2.7:5", true),
+            ("[::ffff:192.0.2.7]:5", true),
+            ("[2001:db8::7]:5", true),
+            ("192.0.2.8:5", false),
+            ("[2001:db8::8]:5", false),
+        ] {
+            assert_eq!(may_measure(&others, Some(&Peer(peer.parse().unwrap()))), may, "{peer}");
+        }
+        assert!(!may_measure(&others, None));
+    }
 }

@@ -64,6 +64,8 @@ use shared::{Parts, Shared};
 
 /// Connections of the push door beyond its listeners, so that there is someone to tell newcomers that it is full.
 const DOORSTEP: usize = 128;
+/// The least connections of the files door, as configured or because files are short.
+const FILES_CONNECTIONS_MIN: usize = 16;
 /// Longest time connections get to finish what is being written, beyond the time over which listeners are let go.
 const DRAIN: Duration = Duration::from_millis(400);
 
@@ -107,12 +109,13 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// but `shutdown`.
 pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
-    let budget = FileBudget::of(&config, raise_file_limit());
-    if budget.listeners < config.listeners_max {
+    let budget = FileBudget::of(&config, 1 + place.more_recordings.len(), raise_file_limit())?;
+    if budget.listeners < config.listeners_max || budget.files_connections < config.files_connections_max {
         tracing::warn!(
-            allowed = budget.listeners,
-            configured = config.listeners_max,
-            "the limit of open files allows fewer listeners than configured"
+            listeners_max = budget.listeners,
+            files_connections_max = budget.files_connections,
+            recordings = budget.recordings,
+            "the limit of open files allows fewer listeners and connections of the files door than configured"
         );
     }
     let keys = Keys::open(&place.data.join("keys"))?;
@@ -128,6 +131,8 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     }
     let directories = std::iter::once(place.data).chain(place.more_recordings).collect();
     let (poll, bell) = push::poll().context("cannot watch the push door")?;
+    let send_buffer = config.send_buffer;
+    let door = place.push.try_clone().context("cannot use the push door")?;
 
     let shared = Arc::new(Shared::new(Parts {
         index: place.index,
@@ -136,14 +141,14 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         scheme,
         bus: Arc::new(bus) as Arc<dyn Bus>,
         bell: Arc::clone(&bell),
-        recordings: Recordings::new(directories, config.disk_reads),
+        recordings: Recordings::new(directories, config.disk_reads, budget.recordings),
         closing: shutdown.clone(),
         keys,
         config,
     }));
     // Before anybody is let in; from then on once a second.
     shared.weigh_memory(Memory::now());
-    let door = Push::new(push::Parts {
+    let pushed = Push::new(push::Parts {
         poll,
         bell: Arc::clone(&bell),
         door: place.push,
@@ -153,11 +158,12 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         tls: place.tls.clone(),
     })
     .context("cannot use the push door")?;
+    warn_if_cut(door, send_buffer);
     let (over, is_over) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("push".to_owned())
         .spawn(move || {
-            door.run();
+            pushed.run();
             // Whoever waits may have given up.
             let _ = over.send(());
         })
@@ -180,7 +186,8 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     };
     let threads =
         FilesThreads::start(shared.config.files_threads).context("cannot start the files door's threads")?;
-    let filing = threads.spawn(serve_files(shared, place.files, place.tls, shutdown));
+    let filing =
+        threads.spawn(serve_files(shared, place.files, budget.files_connections, place.tls, shutdown));
     let filing = async { filing.await.context("the files door has ended")? };
     let ended = tokio::try_join!(pushing, filing);
     feed.abort();
@@ -225,12 +232,13 @@ impl Drop for FilesThreads {
 async fn serve_files(
     shared: Arc<Shared>,
     door: TcpListener,
+    connections_max: usize,
     tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(door).context("cannot use the files door")?;
     let limits = Limits {
-        connections_max: shared.config.files_connections_max,
+        connections_max,
         body_bytes_max: 0,
         drain: Duration::from_millis(shared.config.leave_ms) + DRAIN,
         ..Limits::default()
@@ -241,19 +249,72 @@ async fn serve_files(
     Ok(())
 }
 
-/// How the open files are divided, so that none of the doors can run into the limit.
+/// Says so if the kernel gives connections of a door a smaller send buffer than they are to have.
+fn warn_if_cut(door: TcpListener, configured: usize) {
+    // A system that does not tell has nothing to warn of.
+    if let Ok(told) = socket2::SockRef::from(&door).send_buffer_size()
+        && let Some(given) = cut_to(told, configured)
+    {
+        tracing::warn!(
+            configured,
+            given,
+            "edge.send_buffer is more than the kernel gives: raise net.core.wmem_max for it"
+        );
+    }
+}
+
+/// What is left of a send buffer as configured, if it was cut, by what the kernel tells of it: Linux tells twice what was
+/// asked for, or twice net.core.wmem_max if that is less (socket(7)).
+fn cut_to(told: usize, configured: usize) -> Option<usize> {
+    (told / 2 < configured).then_some(told / 2)
+}
+
+/// How the open files are divided, so that none of the doors and no recording can run into the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileBudget {
     push_connections: usize,
     listeners: usize,
+    files_connections: usize,
+    /// Recordings open at once.
+    recordings: usize,
+}
+
+/// The limit of open files is too low for an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the limit of open files is {limit}, an edge as configured needs {least} at the very least: raise it (ulimit -Hn, \
+     LimitNOFILE of the unit), or lower edge.files_reserve or edge.disk_reads"
+)]
+struct TooFewFiles {
+    limit: usize,
+    least: usize,
 }
 
 impl FileBudget {
-    fn of(config: &EdgeConfig, files: usize) -> Self {
-        let others = config.files_connections_max + config.files_reserve + config.disk_reads;
-        let room = files.saturating_sub(others).max(DOORSTEP + 1);
-        let listeners = config.listeners_max.min(room - DOORSTEP);
-        Self { push_connections: listeners + DOORSTEP, listeners }
+    /// Divides `files` open files. Recordings, in so many directories, get what is left over, but at least enough for
+    /// those that are kept open, or an eighth if that is less; if the rest does not do for both doors, each has its part
+    /// of it in proportion to what it is to have.
+    fn of(config: &EdgeConfig, directories: usize, files: usize) -> Result<Self, TooFewFiles> {
+        let each = recordings::FILES * directories;
+        let others = DOORSTEP + config.files_reserve + config.disk_reads;
+        let least = others + each + FILES_CONNECTIONS_MIN + 1;
+        if files < least {
+            return Err(TooFewFiles { limit: files, least });
+        }
+        let room = files - others;
+        let wanted = config.listeners_max + config.files_connections_max;
+        let kept = (recordings::KEPT * each).min(room / 8).max(each);
+        let recordings = room.saturating_sub(wanted).clamp(kept, recordings::OPEN_MAX * each) / each;
+        let left = room - recordings * each;
+        let (listeners, files_connections) = if left >= wanted {
+            (config.listeners_max, config.files_connections_max)
+        } else {
+            // `left` is less than `wanted`, and that at most two millions.
+            let share = left as u64 * config.files_connections_max as u64 / wanted as u64;
+            let files_connections = (share as usize).max(FILES_CONNECTIONS_MIN);
+            ((left - files_connections).min(config.listeners_max), files_connections)
+        };
+        Ok(Self { push_connections: listeners + DOORSTEP, listeners, files_connections, recordings })
     }
 }
 
@@ -322,17 +383,61 @@ mod tests {
 
     #[test]
     fn files_are_divided_before_they_run_out() {
-        let config = EdgeConfig::default();
-        let others = config.files_connections_max + config.files_reserve + config.disk_reads;
-        for (files, listeners) in [
-            (usize::MAX, 15_000),
-            (others + DOORSTEP + 15_000, 15_000),
-            (others + DOORSTEP + 14_999, 14_999),
-            (others + DOORSTEP + 1, 1),
-            (10, 1),
+        let usual = EdgeConfig::default();
+        // As `cargo xtask` measures it.
+        let bench = EdgeConfig { listeners_max: 18_000, files_connections_max: 1_200, ..usual.clone() };
+        let one = EdgeConfig { listeners_max: 1, ..usual.clone() };
+        for (config, directories, files, expected) in [
+            (&usual, 1, usize::MAX, (15_000, 2_048, 64)),
+            (&usual, 1, 20_000, (15_000, 2_048, 64)),
+            (&usual, 3, 20_000, (15_000, 2_048, 64)),
+            (&bench, 1, 20_000, (18_000, 1_200, 57)),
+            (&usual, 1, 17_672, (15_000, 2_048, 32)),
+            (&usual, 1, 1_024, (482, 65, 11)),
+            (&usual, 1, 424, (1, 16, 1)),
+            (&one, 1, 1_024, (1, 546, 11)),
         ] {
-            let budget = FileBudget::of(&config, files);
-            assert_eq!(budget, FileBudget { push_connections: listeners + DOORSTEP, listeners });
+            let budget = FileBudget::of(config, directories, files).unwrap();
+            let (listeners, files_connections, recordings) = expected;
+            let push_connections = listeners + DOORSTEP;
+            assert_eq!(budget, FileBudget { push_connections, listeners, files_connections, recordings });
         }
+        assert_eq!(FileBudget::of(&usual, 1, 423), Err(TooFewFiles { limit: 423, least: 424 }));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn the_divided_files_are_never_more_than_there_are(
+            listeners_max in 1..1_000_000_usize,
+            files_connections_max in 16..1_000_000_usize,
+            files_reserve in 64..1_000_usize,
+            disk_reads in 1..=512_usize,
+            directories in 1..8_usize,
+            files in 0..40_000_usize,
+        ) {
+            let config = EdgeConfig {
+                listeners_max, files_connections_max, files_reserve, disk_reads, ..EdgeConfig::default()
+            };
+            if let Ok(budget) = FileBudget::of(&config, directories, files) {
+                let recordings = budget.recordings * recordings::FILES * directories;
+                let all = budget.push_connections + budget.files_connections + recordings + files_reserve + disk_reads;
+                proptest::prop_assert!(all <= files, "{budget:?}");
+                proptest::prop_assert!((1..=listeners_max).contains(&budget.listeners));
+                proptest::prop_assert!((16..=files_connections_max).contains(&budget.files_connections));
+                proptest::prop_assert!(budget.recordings >= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_send_buffer_that_was_cut_is_noticed() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let socket = socket2::SockRef::from(&listener);
+        let configured = EdgeConfig::default().send_buffer;
+        socket.set_send_buffer_size(configured).unwrap();
+        assert_eq!(cut_to(socket.send_buffer_size().unwrap(), configured), None);
+        assert_eq!(cut_to(2 * 212_992, 1 << 20), Some(212_992));
     }
 }

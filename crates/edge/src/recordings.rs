@@ -20,8 +20,12 @@ use crate::files::playlists::Coding;
 use crate::files::wrapped;
 use flight::Flights;
 
-/// Recordings kept open.
-const OPEN_MAX: usize = 32;
+/// Recordings kept open that nobody reads.
+pub(crate) const KEPT: usize = 32;
+/// Recordings open at once, those that are read and downloaded among them; fewer if files are short.
+pub(crate) const OPEN_MAX: usize = 64;
+/// Files of an open recording in each directory it lies in: audio and index of each rendition, and the log.
+pub(crate) const FILES: usize = 2 * Rendition::ALL.len() + 1;
 /// Least time between two looks at whether a recording has grown.
 const REFRESH: Duration = Duration::from_millis(250);
 /// Longest wait for a turn to read.
@@ -32,7 +36,7 @@ pub(crate) const PIECE: u64 = 64 * 1024;
 /// Why a recording could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// Too many read already.
+    /// Too many read already, or too many recordings are being read.
     #[error("the disk is busy")]
     Busy,
     /// The reader failed.
@@ -115,6 +119,8 @@ pub(crate) struct Recordings {
 struct Disk {
     directories: Arc<[PathBuf]>,
     turns: Arc<Semaphore>,
+    /// Places for open recordings.
+    places: Arc<Semaphore>,
     open: Mutex<BTreeMap<EventSlug, Entry>>,
     reads: AtomicU64,
 }
@@ -133,14 +139,25 @@ struct Opened {
     /// How often it was found to have grown.
     grown: u64,
     downloads: BTreeMap<RecordingItem, Download>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A download that somebody takes. Its recording counts as open for as long: the download has files of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) download: Download,
+    /// Whether it will change no more.
+    pub(crate) finished: bool,
+    _opened: Arc<RwLock<Opened>>,
 }
 
 impl Recordings {
-    /// `reads` is the number of reads at once.
-    pub(crate) fn new(directories: Vec<PathBuf>, reads: usize) -> Self {
+    /// `reads` is the number of reads at once, `open` that of open recordings.
+    pub(crate) fn new(directories: Vec<PathBuf>, reads: usize, open: usize) -> Self {
         let disk = Disk {
             directories: directories.into(),
             turns: Arc::new(Semaphore::new(reads)),
+            places: Arc::new(Semaphore::new(open)),
             open: Mutex::default(),
             reads: AtomicU64::new(0),
         };
@@ -239,7 +256,7 @@ impl Recordings {
         event: &EventSlug,
         item: RecordingItem,
         title: String,
-    ) -> Result<(Download, bool), ReadError> {
+    ) -> Result<Taken, ReadError> {
         let opened = self.opened(event).await?;
         // Who reads on needs nothing of the disk yet.
         let known = opened.try_read().ok().and_then(|opened| {
@@ -247,18 +264,22 @@ impl Recordings {
             let download = opened.downloads.get(&item).filter(|_| fresh)?;
             Some((download.clone(), opened.recording.is_finished()))
         });
-        match known {
-            Some(known) => Ok(known),
-            None => self.disk.with_opened(opened, move |opened| download(opened, item, &title)).await,
-        }
+        let (download, finished) = match known {
+            Some(known) => known,
+            None => {
+                let made = move |opened: &RwLock<Opened>| download(opened, item, &title);
+                self.disk.with_opened(Arc::clone(&opened), made).await?
+            }
+        };
+        Ok(Taken { download, finished, _opened: opened })
     }
 
     /// A piece of a download: [`PIECE`] bytes from `index` times as many on, fewer at its end.
-    pub(crate) async fn piece(&self, download: &Download, index: u64) -> Result<Bytes, ReadError> {
-        let item = Item::Piece { etag: download.etag().to_owned(), index };
-        let (disk, download) = (Arc::clone(&self.disk), download.clone());
+    pub(crate) async fn piece(&self, taken: &Taken, index: u64) -> Result<Bytes, ReadError> {
+        let item = Item::Piece { etag: taken.download.etag().to_owned(), index };
+        let (disk, taken) = (Arc::clone(&self.disk), taken.clone());
         let read = async move || {
-            let read = disk.blocking(move || Ok(piece(&download, index)?)).await?;
+            let read = disk.blocking(move || Ok(piece(&taken.download, index)?)).await?;
             Ok((read, true))
         };
         self.join(&self.flights, item, read).await.map(|(bytes, _)| bytes)
@@ -329,14 +350,23 @@ impl Disk {
         .await
     }
 
-    async fn open(&self, event: EventSlug) -> Result<Arc<RwLock<Opened>>, ReadError> {
-        let (directories, name) = (Arc::clone(&self.directories), event.clone());
-        let recording = self.blocking(move || Ok(Recording::open(&directories, &name)?)).await?;
+    async fn open(self: Arc<Self>, event: EventSlug) -> Result<Arc<RwLock<Opened>>, ReadError> {
+        let (disk, name) = (Arc::clone(&self), event.clone());
+        let open = move || {
+            // What is not there takes no place from what is.
+            if !disk.directories.iter().any(|data| archive::event_directory(data, &name).is_dir()) {
+                return Err(ArchiveError::NotFound(name).into());
+            }
+            let place = disk.place()?;
+            Ok((Recording::open(&disk.directories, &name)?, place))
+        };
+        let (recording, place) = self.blocking(open).await?;
         let opened = Arc::new(RwLock::new(Opened {
             recording,
             refreshed: Instant::now(),
             grown: 0,
             downloads: BTreeMap::new(),
+            _place: place,
         }));
         self.keep(event, Arc::clone(&opened));
         Ok(opened)
@@ -375,13 +405,29 @@ impl Disk {
     fn keep(&self, event: EventSlug, opened: Arc<RwLock<Opened>>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(event, Entry { used: Instant::now(), opened });
-        if open.len() > OPEN_MAX
-            && let Some(oldest) =
-                open.iter().min_by_key(|(_, entry)| entry.used).map(|(event, _)| event.clone())
-        {
-            open.remove(&oldest);
+        while open.len() > KEPT && close_one(&mut open) {}
+    }
+
+    /// A place for one more recording, if need be of one that nobody reads.
+    fn place(&self) -> Result<OwnedSemaphorePermit, ReadError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Ok(place);
+            }
+            if !close_one(&mut open) {
+                return Err(ReadError::Busy);
+            }
         }
     }
+}
+
+/// Closes the recording that nobody reads and that was not asked for longest, if there is one.
+fn close_one(open: &mut BTreeMap<EventSlug, Entry>) -> bool {
+    // Who reads has one of these besides ours, and gets it only under the lock that our caller holds.
+    let idle = open.iter().filter(|(_, entry)| Arc::strong_count(&entry.opened) == 1);
+    let oldest = idle.min_by_key(|(_, entry)| entry.used).map(|(event, _)| event.clone());
+    oldest.is_some_and(|event| open.remove(&event).is_some())
 }
 
 /// The parts of a segment, as every edge makes it of them.
@@ -490,7 +536,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_nobody_waits_for_keeps_its_turn_until_it_is_over() {
-        let recordings = Recordings::new(Vec::new(), 1);
+        let recordings = Recordings::new(Vec::new(), 1, 1);
         let disk = &recordings.disk;
         let (go_on, gate) = mpsc::channel::<()>();
         let mut reading = Box::pin(disk.blocking(move || Ok(gate.recv_timeout(NEVER).is_ok())));
@@ -508,7 +554,9 @@ mod tests {
         let _recorder = Recorder::open(&directories, &event).unwrap();
         let recording = Recording::open(&directories, &event).unwrap();
         let (refreshed, downloads) = (Instant::now(), BTreeMap::new());
-        let opened = Arc::new(RwLock::new(Opened { recording, refreshed, grown: 0, downloads }));
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let opened = Opened { recording, refreshed, grown: 0, downloads, _place: place };
+        let opened = Arc::new(RwLock::new(opened));
         let reading = opened.read().unwrap();
         let (tell, told) = mpsc::channel();
         let asked = Arc::clone(&opened);
@@ -520,5 +568,28 @@ mod tests {
         std::thread::spawn(move || tell.send(download(&asked, item, "").is_err()));
         assert_eq!(told.recv_timeout(NEVER), Ok(true), "there is nothing in it, which is said at once");
         drop(reading);
+    }
+
+    #[tokio::test]
+    async fn a_recording_is_open_for_as_long_as_it_is_read_and_no_more_are_open_than_may() {
+        let data = tempfile::tempdir().unwrap();
+        let directories = vec![data.path().to_owned()];
+        let events = ["a", "b", "c"].map(|name| name.parse::<EventSlug>().unwrap());
+        let _recorders = events.each_ref().map(|event| Recorder::open(&directories, event).unwrap());
+        let recordings = Recordings::new(directories, 1, 2);
+        let [a, b, c] = &events;
+        let (first, second) = (recordings.opened(a).await.unwrap(), recordings.opened(b).await.unwrap());
+        assert!(matches!(recordings.exists(c).await, Err(ReadError::Busy)));
+        assert!(recordings.exists(a).await.is_ok(), "who is open is served");
+        let none = recordings.exists(&"none".parse().unwrap()).await;
+        assert!(matches!(none, Err(ReadError::Archive(ArchiveError::NotFound(_)))));
+        drop(second);
+        assert!(recordings.exists(c).await.is_ok());
+        let mut open: Vec<_> = recordings.disk.open.lock().unwrap().keys().cloned().collect();
+        assert_eq!(open, [a.clone(), c.clone()], "who is read stays, the other had to go");
+        drop(first);
+        assert!(recordings.exists(b).await.is_ok());
+        open = recordings.disk.open.lock().unwrap().keys().cloned().collect();
+        assert_eq!(open, [b.clone(), c.clone()], "whom nobody asked for longest goes first");
     }
 }

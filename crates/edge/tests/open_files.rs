@@ -47,9 +47,9 @@ async fn figure_on(stream: &mut TcpStream, name: &str) -> u64 {
 /// none left all the same is served once there is; `files_threads`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_files_are_divided_before_they_run_out() {
-    // 128 at the door, 16 + 64 + 1 for everything else.
+    // 128 at the door, 7 for a recording, 16 + 64 + 1 for everything else.
     const LISTENERS: usize = 20;
-    let limit = Some((128 + 16 + 64 + 1 + LISTENERS) as u64);
+    let limit = Some((128 + 7 + 16 + 64 + 1 + LISTENERS) as u64);
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let directory = TempDir::new().unwrap();
     let mut studio = Studio::new(directory.path(), "talk");
@@ -70,6 +70,8 @@ async fn open_files_are_divided_before_they_run_out() {
         listeners.push(listener);
     }
     assert_eq!(edge.get_push(STREAM).await.status, 503);
+    let kind = r#"{event="talk",rendition="opus-48",form="push",tier="1"}"#;
+    assert_eq!(edge.figure(&format!("minassa_edge_event_listeners{kind}")).await, LISTENERS as u64);
 
     // Somebody takes all that is left but the one for a caller's own end.
     let mut kept = TcpStream::connect(edge.files).await.unwrap();
