@@ -125,13 +125,16 @@ impl Listener {
         self.response.is_done()
     }
 
+    /// All have joined: what it was like before is no measure. While others still came, an edge may have moved its slot.
+    pub(crate) fn find_rhythm(&mut self) {
+        self.best = [i64::MAX; PLACES];
+    }
+
     /// The window begins.
     pub(crate) fn enter_window(&mut self) {
         self.in_time = self.hears();
         self.silence_us = 0;
         self.stalls = 0;
-        // While others still joined, an edge may have moved its slot.
-        self.best = [i64::MAX; PLACES];
     }
 
     /// Takes bytes of the response. Whether this was the first audio.
@@ -400,6 +403,30 @@ mod tests {
         assert_eq!(hall.tally.lateness.count(), 20);
         assert_eq!(hall.tally.lateness.quantile(0.8), 0);
         near(&hall.tally.lateness, 30);
+    }
+
+    #[test]
+    fn what_is_late_from_the_windows_beginning_is_seen() {
+        let mut hall = Hall::new(1);
+        let mut listener = Listener::new(0);
+        listener.hear(&[HEAD, &mp4::opus_init()].concat(), &mut hall.at(0)).unwrap();
+        // While others join its slot is 40 ms earlier than later.
+        (0..3).for_each(|n| {
+            listener.hear(&part(n), &mut hall.at(960 + 480 * n)).unwrap();
+        });
+        listener.find_rhythm();
+        (3..6).for_each(|n| {
+            listener.hear(&part(n), &mut hall.at(1_000 + 480 * n)).unwrap();
+        });
+        hall.window_us = Some(3_500_000);
+        listener.enter_window();
+        // Every part of the window is late, and then ever less so.
+        for (number, late) in [(6, 200), (7, 150), (8, 100)] {
+            listener.hear(&part(number), &mut hall.at(1_000 + 480 * number + late)).unwrap();
+        }
+        assert_eq!(hall.tally.lateness.count(), 3);
+        near(&hall.tally.lateness, 200);
+        assert!(hall.tally.lateness.quantile(0.0) >= 99_000);
     }
 
     #[test]

@@ -135,19 +135,32 @@ impl<'s> Load<'s> {
             .map(|us| us as u64 + 1);
         let mut churn_us = self.plan.window_us;
         let (mut tell_us, mut cpu_us, mut silence_us) = (0, 0, 0);
+        let (mut calm, mut storm_over) = (false, self.config.storm.is_none());
         loop {
             let turn_us = self.clock.now_us();
             if turn_us >= self.plan.end_us {
                 break;
+            }
+            if !calm && turn_us >= self.plan.calm_us() {
+                calm = true;
+                self.seats.iter_mut().for_each(Seat::find_rhythm);
             }
             if self.window_us.is_none() && turn_us >= self.plan.window_us {
                 self.window_us = Some(turn_us);
                 cpu_us = thread_cpu_us();
                 self.seats.iter_mut().for_each(Seat::enter_window);
             }
+            if !storm_over && turn_us >= self.plan.storm_end_us {
+                storm_over = true;
+                self.report.storm_cpu_us = thread_cpu_us() - cpu_us;
+            }
             for _ in 0..JOINS_A_TURN {
                 let Some(arrival) = arrivals.next_if(|arrival| arrival.at_us <= turn_us) else { break };
                 self.report.join_lag.record(turn_us - arrival.at_us);
+                if arrival.role == Role::Storm {
+                    self.report.storm_lag.record(turn_us - arrival.at_us);
+                    self.report.storm_took_us = turn_us - self.plan.window_us;
+                }
                 self.join(&arrival);
             }
             if let (Some(every_us), Some(_)) = (churn_every_us, self.window_us) {

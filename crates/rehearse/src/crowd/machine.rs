@@ -58,6 +58,12 @@ impl Sampler {
         self.sample(false)
     }
 
+    /// When it is, and how idle the generator's own core was.
+    pub(crate) fn brief(&self) -> (u64, u64) {
+        let idle_us = self.own_core.map_or(0, |core| idle_ticks(&read("/proc/stat"), core)) * tick_us();
+        (super::clock::monotonic_ns() / 1_000, idle_us)
+    }
+
     /// A full look.
     pub fn look(&mut self) -> Sample {
         self.family = family(&self.pids);
@@ -65,7 +71,7 @@ impl Sampler {
     }
 
     fn sample(&self, proportional: bool) -> Sample {
-        let tick_us = 1_000_000 / clock_ticks_per_second().max(1);
+        let tick_us = tick_us();
         let mut sample = Sample { at_us: super::clock::monotonic_ns() / 1_000, ..Sample::default() };
         let stat = read("/proc/stat");
         sample.idle_us = self.cores.iter().map(|core| idle_ticks(&stat, *core)).sum::<u64>() * tick_us;
@@ -84,6 +90,10 @@ impl Sampler {
         sample.tcp_bytes = tcp_pages(&read("/proc/net/sockstat")) * page_size() as u64;
         sample
     }
+}
+
+fn tick_us() -> u64 {
+    1_000_000 / clock_ticks_per_second().max(1)
 }
 
 fn read(path: &str) -> String {

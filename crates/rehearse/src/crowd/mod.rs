@@ -28,6 +28,7 @@ mod link;
 mod listener;
 mod load;
 mod machine;
+mod pace;
 mod plan;
 mod report;
 mod run;
@@ -46,6 +47,7 @@ pub use config::{CONNECTIONS_MAX, ConfigError, CrowdConfig, Kind, PROCESSES_MAX,
 pub use fetch::fetch;
 pub use load::{Share, carry};
 pub use machine::{Machine, Sample, Sampler};
+pub use pace::StormPace;
 pub use report::{Bytes, CrowdReport, Generator, Group, Server, StuckReport, Tcp};
 pub use run::{Phase, Sight, run, serve_share};
 pub use sockets::{End, Survey};

@@ -34,8 +34,13 @@ pub(crate) struct Plan {
     storm: (usize, f64),
     pub(crate) ramp_end_us: u64,
     pub(crate) window_us: u64,
+    /// When the last join of the storm has been, if there is one; else the window's beginning.
+    pub(crate) storm_end_us: u64,
     pub(crate) end_us: u64,
 }
+
+/// How long after the ramp an edge may still move slots, µs: what they are like from then on is each listener's rhythm.
+const CALM_US: u64 = 1_000_000;
 
 fn micros(seconds: f64) -> u64 {
     // Ranges are checked: a day of microseconds is exact.
@@ -55,8 +60,14 @@ impl Plan {
             storm: config.storm.map_or((0, 0.0), |storm| (storm.joins, storm.over_s)),
             ramp_end_us,
             window_us,
+            storm_end_us: window_us + micros(config.storm.map_or(0.0, |storm| storm.over_s)),
             end_us: window_us + micros(config.window_s),
         }
+    }
+
+    /// From when on a listener's rhythm counts: all have joined, and the window has not begun.
+    pub(crate) fn calm_us(&self) -> u64 {
+        self.window_us.min(self.ramp_end_us + CALM_US)
     }
 
     /// The arrivals of one share of `of`, in order of time. Every share has its part of every phase.
@@ -100,6 +111,9 @@ mod tests {
         };
         let plan = Plan::new(&config);
         assert_eq!((plan.ramp_end_us, plan.window_us, plan.end_us), (2_100_000, 3_100_000, 7_100_000));
+        assert_eq!((plan.calm_us(), plan.storm_end_us), (3_100_000, 5_100_000));
+        let patient = Plan::new(&CrowdConfig { settle_s: 4.0, storm: None, ..config.clone() });
+        assert_eq!((patient.calm_us(), patient.storm_end_us), (3_100_000, patient.window_us));
         for shares in [1, 2, 3] {
             let mut all = Vec::new();
             for share in 0..shares {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{CrowdConfig, Kind};
 use super::machine::Sample;
+use super::pace::StormPace;
 use super::sockets::Survey;
 use super::tally::{Counts, Failures, ShareReport, Stuck, Summary, Tally, Witness};
 use super::timeline::Timeline;
@@ -103,7 +104,8 @@ pub struct Server {
     pub core_busy: f64,
     /// Time of its cores for one join in the ramp, what is sent meanwhile included, µs.
     pub join_core_us: f64,
-    /// Growth of proportional memory since before the first listener, bytes a connection.
+    /// Growth of proportional memory since before the first listener, bytes a connection. This and what follows of memory
+    /// is 0 if the look at it came too late, when connections had gone.
     pub pss_bytes_per_connection: f64,
     /// Growth of resident memory, bytes a connection.
     pub rss_bytes_per_connection: f64,
@@ -158,6 +160,9 @@ pub struct Generator {
     pub core_busy: Option<f64>,
     /// Too busy: the figures are void.
     pub void: bool,
+    /// How it fared in the seconds of a storm, if there was one.
+    #[serde(default)]
+    pub storm: Option<StormPace>,
     /// How late it was with joins, ms.
     pub join_lag_ms: Summary,
     /// How long a turn of its loop took, ms.
@@ -213,6 +218,10 @@ pub(crate) struct Course {
     pub(crate) window: Sample,
     pub(crate) end: Sample,
     pub(crate) after: Sample,
+    /// Connections may have gone before [`Self::after`] was seen.
+    pub(crate) late: bool,
+    /// When the storm was over, and idle time of the generator's own core until then, µs.
+    pub(crate) storm_end: Option<(u64, u64)>,
     /// Resident bytes at times within the window, µs.
     pub(crate) rss: Vec<(u64, u64)>,
     pub(crate) survey: Option<Survey>,
@@ -257,6 +266,9 @@ impl CrowdReport {
         let early = (config.listeners + config.slow + config.never) as f64;
         let connections = listeners + all.storm.counts.steady as f64 + all.stuck.begun as f64;
         let grown = |figure: fn(&Sample) -> u64| {
+            if course.late {
+                return 0.0;
+            }
             ratio(figure(&course.after) as f64 - figure(&course.before) as f64, connections)
         };
         let server = Server {
@@ -284,11 +296,21 @@ impl CrowdReport {
         let cpu = ratio(all.cpu_us as f64, all.span_us as f64);
         let own_idle = course.end.own_idle_us.saturating_sub(course.window.own_idle_us) as f64;
         let core_busy = course.tied.then(|| ratio(seconds * 1e6 - own_idle, seconds * 1e6).max(0.0));
+        let storm = config.storm.zip(course.storm_end).map(|(storm, (at_us, own_idle_us))| {
+            let clock_us = at_us.saturating_sub(course.window.at_us) as f64;
+            let idle_us = own_idle_us.saturating_sub(course.window.own_idle_us) as f64;
+            let busy = match course.tied {
+                true => ratio(clock_us - idle_us, clock_us).max(0.0),
+                false => ratio(all.storm_cpu_us as f64, clock_us) / shares.max(1) as f64,
+            };
+            StormPace::new(all, storm.over_s, busy)
+        });
         let generator = Generator {
             shares,
             cpu,
             core_busy,
             void: core_busy.unwrap_or(cpu / shares.max(1) as f64) > BUSY_MAX,
+            storm,
             join_lag_ms: all.join_lag.summary(),
             turn_ms: all.turn.summary(),
         };
@@ -357,7 +379,11 @@ impl fmt::Display for Summary {
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = &self.counts;
-        writeln!(f, "  {} of {} heard, {} throughout", counts.joined, counts.asked, counts.steady)?;
+        writeln!(
+            f,
+            "  {} of {} heard, {} from the beginning to the end",
+            counts.joined, counts.asked, counts.steady
+        )?;
         for (count, what) in [
             (counts.failed, "failed"),
             (counts.lost_early + counts.lost, "cut off"),
@@ -436,6 +462,14 @@ impl fmt::Display for CrowdReport {
         }
         let busy = self.generator.core_busy.unwrap_or(self.generator.cpu);
         writeln!(text, "generator: {:.0} % busy, turns {}", 100.0 * busy, self.generator.turn_ms)?;
+        if let Some(storm) = &self.generator.storm {
+            let StormPace { rate, lag_ms, busy } = storm;
+            writeln!(
+                text,
+                "  in the storm {:.0} % busy, {rate} joins a second, late by {lag_ms}",
+                100.0 * busy
+            )?;
+        }
         if self.generator.void {
             writeln!(text, "VOID: the generator was too busy to judge by")?;
         }
@@ -446,6 +480,7 @@ impl fmt::Display for CrowdReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crowd::config::Storm;
 
     #[test]
     fn figures_are_differences() {
@@ -485,7 +520,15 @@ mod tests {
         assert_eq!((report.bytes.wire_per_audio, report.bytes.body_per_audio), (1.08, 1.05));
         assert_eq!(report.bytes.audio_per_listener_s, 6_000.0);
         assert_eq!((report.generator.core_busy, report.generator.void), (Some(0.28), false));
-        assert!(report.is_flawless());
+        assert!(report.is_flawless() && report.generator.storm.is_none());
+        // The same, seen too late; and with a storm in the first two seconds, in which the generator had nothing to spare.
+        let storm = CrowdConfig { storm: Some(Storm { joins: 8, over_s: 2.0 }), ..config };
+        let storm_end = Some((12_000_000, course.window.own_idle_us));
+        let course = Course { late: true, storm_end, ..course };
+        let report = CrowdReport::new(&storm, 1, &share, &course);
+        assert_eq!(report.server.pss_bytes_per_connection, 0.0);
+        let pace = report.generator.storm.unwrap();
+        assert_eq!((pace.busy, pace.is_void(), report.generator.void), (1.0, true, false));
         let again: CrowdReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(again, report);
         assert!(report.to_string().contains("28 % busy"), "{report}");

@@ -209,7 +209,7 @@ impl Watch<'_> {
         ports: &[u16],
         course: &mut Course,
     ) -> Result<(), CrowdError> {
-        let Plan { ramp_end_us, window_us, end_us, .. } = self.plan;
+        let Plan { ramp_end_us, window_us, storm_end_us, end_us, .. } = self.plan;
         self.until(0)?;
         course.ramp = self.glance(sampler);
         self.until(ramp_end_us)?;
@@ -219,17 +219,27 @@ impl Watch<'_> {
         self.until(window_us)?;
         course.window = self.glance(sampler);
         let mut look_us = window_us;
+        let mut storm_end_us = (storm_end_us > window_us).then_some(storm_end_us);
         while look_us + LOOK_US < end_us {
             look_us += LOOK_US;
+            if let Some(storm_end_us) = storm_end_us.take_if(|at_us| *at_us <= look_us) {
+                self.until(storm_end_us)?;
+                course.storm_end = Some(sampler.brief());
+            }
             self.until(look_us)?;
             let sample = self.glance(sampler);
             course.rss.push((sample.at_us, sample.rss_bytes));
+        }
+        if let Some(storm_end_us) = storm_end_us {
+            self.until(storm_end_us)?;
+            course.storm_end = Some(sampler.brief());
         }
         self.until(end_us)?;
         course.end = self.glance(sampler);
         // The connections stay for a moment, and nothing is measured any more.
         course.survey_end = Survey::take(ports).ok();
         course.after = sampler.look();
+        course.late = self.clock.now_us() >= end_us + LINGER_US;
         self.until(end_us + LINGER_US)?;
         while self.reports.iter().any(Option::is_none) {
             match self.words.recv_timeout(PATIENCE) {

@@ -99,6 +99,13 @@ impl Seat {
         }
     }
 
+    /// All have joined.
+    pub(crate) fn find_rhythm(&mut self) {
+        if let Ears::Push(listener) = &mut self.ears {
+            listener.find_rhythm();
+        }
+    }
+
     /// The window begins.
     pub(crate) fn enter_window(&mut self) {
         match &mut self.ears {

@@ -120,7 +120,8 @@ counts! {
         asked,
         /// Listeners that got audio, those who came back not again.
         joined,
-        /// Listeners that heard all of what was measured of them: a window, or from the first audio to its end.
+        /// Listeners that heard when the window began, or came within it, and did at its end. They may have been away in
+        /// between, or have missed parts: losses and parts missed are counted beside them.
         steady,
         /// Connections lost after their first audio, within the window.
         lost,
@@ -277,6 +278,15 @@ pub struct ShareReport {
     pub witness: Witness,
     /// How late the generator itself was with a join.
     pub join_lag: Times,
+    /// The same of the joins of a storm alone.
+    #[serde(default)]
+    pub storm_lag: Times,
+    /// When it began the last join of a storm, from the window's beginning, µs.
+    #[serde(default)]
+    pub storm_took_us: u64,
+    /// Processor time of the load thread from the window's beginning to the storm's planned end, µs.
+    #[serde(default)]
+    pub storm_cpu_us: u64,
     /// How long a turn of its loop took, within the window.
     pub turn: Times,
     /// Processor time of the load thread within the window, µs.
@@ -298,6 +308,9 @@ impl ShareReport {
         self.witness.broken += other.witness.broken;
         self.witness.heard |= other.witness.heard;
         self.join_lag.merge(&other.join_lag);
+        self.storm_lag.merge(&other.storm_lag);
+        self.storm_took_us = self.storm_took_us.max(other.storm_took_us);
+        self.storm_cpu_us += other.storm_cpu_us;
         self.turn.merge(&other.turn);
         self.cpu_us += other.cpu_us;
         self.span_us = self.span_us.max(other.span_us);
