@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use rehearse::record::Sealer;
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite, default_provider};
+use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite, default_provider, kx_group};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
@@ -23,6 +23,9 @@ pub(crate) fn server_config() -> Result<Arc<ServerConfig>> {
     let mut provider = default_provider();
     provider.cipher_suites =
         vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_CHACHA20_POLY1305_SHA256];
+    // Clients choose among them, and crowds choose the first.
+    provider.kx_groups =
+        vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()

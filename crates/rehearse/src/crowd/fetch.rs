@@ -27,7 +27,7 @@ pub fn fetch(url: &str, trust: &Trust, patience: Duration) -> io::Result<(u16, V
     if !target.tls {
         return ask(stream, &target, end);
     }
-    let config = client_config(trust, false).map_err(io::Error::other)?;
+    let config = client_config(trust).map_err(io::Error::other)?;
     let name = server_name(&target.host).map_err(io::Error::other)?;
     let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
     ask(StreamOwned::new(connection, stream), &target, end)

@@ -2,17 +2,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::config::Target;
-use super::tls::{Sealed, Shaking, TlsError, server_name};
+use super::tls::{Clients, Sealed, Shaking, TlsError, server_name};
 use crate::record::{RecordError, record_length};
 
 /// Bytes read at once.
@@ -69,7 +67,7 @@ pub(crate) struct Progress {
 
 /// Shared by all connections of a process.
 pub(crate) struct Dialer {
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<Clients>,
     share: u32,
     mss: u32,
     dialled: u32,
@@ -77,21 +75,24 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: Option<Arc<ClientConfig>>, share: usize, mss: u32) -> Self {
+    pub(crate) fn new(tls: Option<Clients>, share: usize, mss: u32) -> Self {
         let share = u32::try_from(share).unwrap_or(0);
         Self { tls, share, mss, dialled: 0, buffer: vec![0; READ] }
     }
 
-    /// Begins to connect. Whoever does not mean to read has a `small` room for what comes.
+    /// Begins to connect. Whoever does not mean to read has a `small` room for what comes; who comes for the `first` time
+    /// brings no ticket.
     pub(crate) fn dial(
         &mut self,
         target: &Target,
         small: bool,
+        first: bool,
         registry: &Registry,
         token: Token,
     ) -> Result<Link, LinkError> {
         let shaking = match (&self.tls, target.tls) {
-            (Some(config), true) => {
+            (Some(clients), true) => {
+                let config = if first { &clients.first } else { &clients.later };
                 let name: ServerName<'static> = server_name(&target.host)?;
                 Some(Box::new(Shaking::new(config, name)?))
             }

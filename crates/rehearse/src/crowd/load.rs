@@ -19,7 +19,7 @@ use super::listener::{Firsts, Measure, Reader};
 use super::plan::{Arrival, Plan, Role};
 use super::seat::{Ears, Seat};
 use super::tally::{ShareReport, Standing, Tally, count_failure};
-use super::tls::client_config;
+use super::tls::Clients;
 use super::{CrowdError, raise_file_limit};
 
 /// Events taken at once.
@@ -94,7 +94,7 @@ impl<'s> Load<'s> {
         let plan = Plan::new(config);
         let targets = config.targets()?;
         let tls = match targets.iter().any(|target| target.tls) {
-            true => Some(client_config(&config.trust, config.resume)?),
+            true => Some(Clients::new(&config.trust, config.resume)?),
             false => None,
         };
         let mut report = ShareReport::default();
@@ -248,7 +248,9 @@ impl<'s> Load<'s> {
         let target = &self.targets[seat.target];
         seat.begin(now_us, again, self.config.kind, &target.path);
         let small = matches!(seat.role, Role::Slow | Role::Never);
-        match self.dialer.dial(target, small, self.poll.registry(), token) {
+        // Those of the ramp bring no tickets; whoever comes after them, or again, does.
+        let first = seat.generation == 1 && seat.role != Role::Storm;
+        match self.dialer.dial(target, small, first, self.poll.registry(), token) {
             Ok(link) => {
                 seat.link = Some(link);
                 self.standing.begun += 1;

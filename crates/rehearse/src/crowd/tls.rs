@@ -9,7 +9,7 @@ use rustls::client::{
     ClientConnectionData, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
     UnbufferedClientConnection,
 };
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -50,8 +50,34 @@ pub enum TlsError {
     Unexpected(&'static str),
 }
 
-/// The configuration of all connections of a crowd.
-pub(crate) fn client_config(trust: &Trust, resume: bool) -> Result<Arc<ClientConfig>, TlsError> {
+/// The configurations of a crowd's connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    /// Of those who come for the first time in the ramp: they have no ticket, and get one.
+    pub(crate) first: Arc<ClientConfig>,
+    /// Of all who come later: if sessions are resumed at all, with the tickets of the others.
+    pub(crate) later: Arc<ClientConfig>,
+}
+
+impl Clients {
+    pub(crate) fn new(trust: &Trust, resume: bool) -> Result<Self, TlsError> {
+        let plain = client_config(trust)?;
+        if !resume {
+            return Ok(Self { first: Arc::clone(&plain), later: plain });
+        }
+        let pool = Arc::default();
+        let with = |takes| {
+            // Verifiers stay the same ones: a ticket is for who trusts what its first owner trusted.
+            let mut config = (*plain).clone();
+            config.resumption = Resumption::store(Arc::new(Tickets { pool: Arc::clone(&pool), takes }));
+            Arc::new(config)
+        };
+        Ok(Self { first: with(false), later: with(true) })
+    }
+}
+
+/// The configuration of one connection, which resumes nothing.
+pub(crate) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let mut provider = default_provider();
     // In the order in which a listener on a computer with AES asks.
     provider.cipher_suites = vec![
@@ -59,6 +85,9 @@ pub(crate) fn client_config(trust: &Trust, resume: bool) -> Result<Arc<ClientCon
         cipher_suite::TLS13_AES_256_GCM_SHA384,
         cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     ];
+    // As Chrome and Firefox do: servers of rustls take the client's order.
+    provider.kx_groups =
+        vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = match trust {
@@ -69,8 +98,7 @@ pub(crate) fn client_config(trust: &Trust, resume: bool) -> Result<Arc<ClientCon
     .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.enable_secret_extraction = true;
-    config.resumption =
-        if resume { Resumption::store(Arc::new(Tickets::default())) } else { Resumption::disabled() };
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
@@ -85,9 +113,13 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     if store.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(store) }
 }
 
-/// Tickets of all connections in one pool: a crowd shares one server, and each is used once.
-#[derive(Debug, Default)]
-struct Tickets(Mutex<VecDeque<Tls13ClientSessionValue>>);
+/// Tickets of all connections in one pool: a crowd shares one server, and each is used once. Those of the ramp only add
+/// to it, so that it holds one for each of a storm that is no larger than the ramp.
+#[derive(Debug)]
+struct Tickets {
+    pool: Arc<Mutex<VecDeque<Tls13ClientSessionValue>>>,
+    takes: bool,
+}
 
 impl ClientSessionStore for Tickets {
     fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
@@ -105,7 +137,7 @@ impl ClientSessionStore for Tickets {
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        let mut tickets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tickets = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if tickets.len() == TICKETS {
             tickets.pop_front();
         }
@@ -113,7 +145,7 @@ impl ClientSessionStore for Tickets {
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_back()
+        self.takes.then(|| self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop_back())?
     }
 }
 
@@ -385,9 +417,12 @@ mod tests {
     fn both_sides_understand_each_other_over_tickets_and_new_keys() {
         let (config, _) = server();
         let mut server = ServerConnection::new(config).unwrap();
-        let client = client_config(&Trust::Anything, true).unwrap();
+        let client = Clients::new(&Trust::Anything, true).unwrap().later;
         let mut sealed = shake(&client, &mut server).unwrap();
         assert!(!sealed.resumed);
+        // As browsers do, where the server knows how.
+        let group = server.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, NamedGroup::X25519MLKEM768);
         let mut out = Vec::new();
         sealed.seal(b"GET / HTTP/1.1\r\n\r\n", &mut out);
         told(&mut server, &out);
@@ -412,15 +447,18 @@ mod tests {
     #[test]
     fn tickets_are_for_everyone_of_the_crowd() {
         let (config, _) = server();
-        let resuming = client_config(&Trust::Anything, true).unwrap();
-        let forgetting = client_config(&Trust::Anything, false).unwrap();
+        let Clients { first, later } = Clients::new(&Trust::Anything, true).unwrap();
+        let forgetting = Clients::new(&Trust::Anything, false).unwrap().later;
         let resumed = |client: &Arc<ClientConfig>| {
             let mut server = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut sealed = shake(client, &mut server).unwrap();
             hear(&mut sealed, said(&mut server), &mut Vec::new());
             sealed.resumed
         };
-        assert_eq!([resumed(&resuming), resumed(&resuming), resumed(&forgetting)], [false, true, false]);
+        // A whole ramp, and then a storm of as many: each of these has a ticket.
+        assert!((0..40).all(|_| !resumed(&first)));
+        assert!((0..40).all(|_| resumed(&later)));
+        assert!(!resumed(&forgetting));
     }
 
     #[test]
@@ -429,12 +467,12 @@ mod tests {
         let path = directory.path().join("roots.pem");
         let (config, pem) = server();
         std::fs::write(&path, pem).unwrap();
-        let known = client_config(&Trust::File(path.clone()), false).unwrap();
+        let known = client_config(&Trust::File(path.clone())).unwrap();
         shake(&known, &mut ServerConnection::new(config).unwrap()).unwrap();
         let (other, _) = server();
         let refused = shake(&known, &mut ServerConnection::new(other).unwrap());
         assert!(matches!(refused, Err(TlsError::Protocol(_))));
         std::fs::write(&path, "nothing").unwrap();
-        assert!(matches!(client_config(&Trust::File(path), false), Err(TlsError::Roots { .. })));
+        assert!(matches!(client_config(&Trust::File(path)), Err(TlsError::Roots { .. })));
     }
 }
