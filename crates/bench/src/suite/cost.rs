@@ -5,11 +5,16 @@ use rehearse::crowd::{CrowdReport, Failures};
 
 use super::lab::{Crowd, Lab};
 use super::peers;
+use super::scenarios::harm;
 use super::servers::{EdgeSetup, Edges, Floor};
 use super::sheet::{Sheet, Spread};
 
 /// Joins a second in a ramp, slow enough for whoever is measured.
 pub(crate) const RAMP: u32 = 2_500;
+/// What the edge may cost of nginx with HLS.
+const NGINX_FACTOR: f64 = 0.6;
+/// Pairs of runs that a verdict needs, where there were as many.
+const PAIRS_MIN: usize = 3;
 /// Width of the slices of our floor where it is spread as an edge is, ms.
 const SLICE_MS: u64 = 2;
 /// Icecast and players of HLS have no tier; their window is as long.
@@ -46,7 +51,7 @@ struct Figure {
     core: f64,
     generator: f64,
     void: bool,
-    /// Listeners lost, failed, with missed parts, and stalls.
+    /// Failures, losses, missed parts, broken streams and stalls.
     harm: u64,
     /// What went wrong.
     failures: Failures,
@@ -54,15 +59,19 @@ struct Figure {
 
 impl Figure {
     fn of(report: &CrowdReport) -> Self {
-        let counts = report.base.counts;
         Self {
             cpu: report.server.cpu_us_per_listener_s,
             core: report.server.core_us_per_listener_s,
             generator: report.generator.core_busy.unwrap_or(report.generator.cpu),
             void: report.generator.void,
-            harm: counts.failed + counts.lost + counts.lost_early + counts.missed + counts.stalls,
+            harm: harm(&report.base),
             failures: report.failures.clone(),
         }
+    }
+
+    /// The work was done, and the generator could see it.
+    fn is_good(&self) -> bool {
+        !self.void && self.harm == 0
     }
 }
 
@@ -75,23 +84,34 @@ struct Row {
 
 impl Row {
     fn good(&self) -> impl Iterator<Item = &Figure> {
-        self.figures.iter().filter(|figure| !figure.void)
+        self.figures.iter().filter(|figure| figure.is_good())
     }
 
     fn core(&self) -> Option<Spread> {
         Spread::of(self.good().map(|figure| figure.core))
     }
 
-    /// Medians of the ratios of runs that followed each other.
-    fn ratio_to(&self, other: &Self) -> Option<Spread> {
+    /// Runs that followed each other, where both did all of their work.
+    fn pairs<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = (&'r Figure, &'r Figure)> {
         let pairs = self.figures.iter().zip(&other.figures);
-        let fair = pairs.filter(|(mine, theirs)| !mine.void && !theirs.void && theirs.core > 0.0);
-        Spread::of(fair.map(|(mine, theirs)| mine.core / theirs.core))
+        pairs.filter(|(mine, theirs)| mine.is_good() && theirs.is_good() && theirs.core > 0.0)
+    }
+
+    /// Medians of their ratios.
+    fn ratio_to(&self, other: &Self) -> Option<Spread> {
+        Spread::of(self.pairs(other).map(|(mine, theirs)| mine.core / theirs.core))
+    }
+
+    /// Whether there are enough good pairs to judge by: three, or all of fewer.
+    fn enough_pairs(&self, other: &Self) -> bool {
+        let all = self.figures.len().min(other.figures.len());
+        all > 0 && self.pairs(other).count() >= all.min(PAIRS_MIN)
     }
 
     fn cells(&self, judge: Option<&Self>) -> Vec<String> {
-        let text =
-            |spread: Option<Spread>| spread.map_or_else(|| "void".to_owned(), |spread| spread.to_string());
+        let text = |spread: Option<Spread>| {
+            spread.map_or_else(|| "no good run".to_owned(), |spread| spread.to_string())
+        };
         let ratio = judge.filter(|judge| judge.name != self.name).and_then(|judge| self.ratio_to(judge));
         let per_core = self.core().filter(|core| core.median > 0.0).map(|core| 1e6 / core.median);
         vec![
@@ -116,13 +136,13 @@ pub(crate) fn measure(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Cost of a listener");
     sheet.say(&format!(
         "{} listeners, opus-48; µs of one core a listener and second, as billed to the server's processes and as time \
-         in which its core was not idle; median of {} (least–greatest), turn by turn. Harm: failures, losses, missed \
-         parts and stalls of all runs. The ratio is to the floor that judges: the independent one where it is there, \
+         in which its core was not idle; median of {} (least–greatest), turn by turn, void runs and those with harm left \
+         out. Harm: failures, losses, missed \
+         parts, broken streams and stalls of all runs. The ratio is to the floor that judges: the independent one where it is there, \
          or else ours, at the same cadence.\n",
         lab.listeners, lab.repeats
     ));
     let mut verdicts = Vec::new();
-    let mut edge_at_two = None;
     for tls in [true, false] {
         let mut rows = Vec::new();
         for &tier in &lab.tiers {
@@ -133,9 +153,6 @@ pub(crate) fn measure(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             if let (Some(edge), Some(judge)) = (edge, judge) {
                 verdicts.push(against_floor(tls, tier, edge, judge));
             }
-            if tls && tier == 2 {
-                edge_at_two = edge.and_then(Row::core);
-            }
         }
         sheet.say(if tls { "TLS" } else { "Plain" });
         sheet.say("");
@@ -145,15 +162,9 @@ pub(crate) fn measure(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
         let rows = peers_in_turn(lab)?;
         sheet.say("Peers. Each claim beside them has its delay: pages and segments as they say, a flush of a tier.\n");
         sheet.table(&HEAD, &rows.iter().map(|row| row.cells(None)).collect::<Vec<_>>());
-        let nginx = rows.iter().find(|row| row.name.contains("nginx TLS")).and_then(Row::core);
-        if let (Some(edge), Some(nginx)) = (edge_at_two, nginx) {
-            let ratio = edge.median / nginx.median;
-            verdicts.push((
-                "TLS, tier 2, against nginx TLS HLS 2 s".to_owned(),
-                format!("{ratio:.2}"),
-                "0.60".to_owned(),
-                Some(ratio <= 0.6),
-            ));
+        let named = |name: &str| rows.iter().find(|row| row.name == name);
+        if let (Some(edge), Some(nginx)) = (named(Subject::Edge.name()), named(Subject::NginxTls.name())) {
+            verdicts.push(against_nginx(edge, nginx));
         }
     }
     for (what, found, limit, holds) in verdicts {
@@ -174,13 +185,24 @@ fn against_floor(tls: bool, tier: u64, edge: &Row, judge: &Row) -> Verdict {
     let what = format!("{}, tier {tier}, against the {}", if tls { "TLS" } else { "plain" }, judge.name);
     let limit = format!("{factor} × and 1 µs");
     match (edge.core(), judge.core()) {
-        (Some(edge_core), Some(floor_core)) => {
+        (Some(edge_core), Some(floor_core)) if edge.enough_pairs(judge) => {
             let ratio = edge.ratio_to(judge).map_or(0.0, |ratio| ratio.median);
             let found = format!("{:.1} µs to {:.1} µs, {ratio:.2} ×", edge_core.median, floor_core.median);
             (what, found, limit, Some(edge_core.median <= factor * floor_core.median + 1.0))
         }
-        _ => (what, "void".to_owned(), limit, None),
+        _ => (what, few(edge, judge), limit, None),
     }
+}
+
+fn against_nginx(edge: &Row, nginx: &Row) -> Verdict {
+    let what = "TLS, tier 2, against nginx TLS HLS 2 s".to_owned();
+    let ratio = edge.ratio_to(nginx).filter(|_| edge.enough_pairs(nginx));
+    let found = ratio.map_or_else(|| few(edge, nginx), |ratio| format!("{ratio:.2}"));
+    (what, found, NGINX_FACTOR.to_string(), ratio.map(|ratio| ratio.median <= NGINX_FACTOR))
+}
+
+fn few(one: &Row, other: &Row) -> String {
+    format!("{} good pairs of {}", one.pairs(other).count(), one.figures.len().min(other.figures.len()))
 }
 
 /// All contenders of one setting, turn by turn.
@@ -245,36 +267,83 @@ fn once(lab: &Lab, contender: Contender, tls: bool, tier: u64) -> Result<Figure>
     Ok(Figure::of(&lab.crowd(&ordinary(lab, &floor.url, tier), &floor.running)?))
 }
 
+/// Who takes turns with peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    /// An edge that flushes twice in two seconds, to be compared with segments as long.
+    Edge,
+    Icecast {
+        page_ms: u32,
+    },
+    NginxTls,
+    Nginx,
+}
+
+impl Subject {
+    const ALL: [Self; 5] = [
+        Self::Edge,
+        Self::NginxTls,
+        Self::Nginx,
+        Self::Icecast { page_ms: 200 },
+        Self::Icecast { page_ms: 1_000 },
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Edge => Contender::Edge.name(),
+            Self::Icecast { .. } => "Icecast",
+            Self::NginxTls => "nginx TLS",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    fn setting(self) -> String {
+        match self {
+            Self::Edge => "TLS, tier 2".to_owned(),
+            Self::Icecast { page_ms } => format!("Ogg pages of {page_ms} ms"),
+            Self::NginxTls => "HLS segments of 2 s".to_owned(),
+            Self::Nginx => "HLS segments of 2 s, sendfile off".to_owned(),
+        }
+    }
+
+    fn run(self, lab: &Lab) -> Result<Figure> {
+        let peer = match self {
+            Self::Edge => return once(lab, Contender::Edge, true, 2),
+            Self::Icecast { page_ms } => peers::icecast(lab, page_ms)?,
+            Self::NginxTls => peers::nginx(lab, true)?,
+            Self::Nginx => peers::nginx(lab, false)?,
+        };
+        let mut crowd = Crowd::of(&peer.url, lab.listeners)
+            .with("ramp", if self == Self::NginxTls { RAMP / 2 } else { RAMP })
+            .with("settle", 5)
+            .with("window", if lab.quick { PEER_WINDOW / 2.0 } else { PEER_WINDOW });
+        if matches!(self, Self::NginxTls | Self::Nginx) {
+            crowd = crowd.with("kind", "hls");
+        }
+        Ok(Figure::of(&lab.crowd(&crowd, &peer.running)?))
+    }
+}
+
 fn peers_in_turn(lab: &Lab) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = [
-        ("Icecast", "Ogg pages of 200 ms"),
-        ("Icecast", "Ogg pages of 1 s"),
-        ("nginx TLS", "HLS segments of 2 s"),
-        ("nginx", "HLS segments of 2 s, sendfile off"),
-    ]
-    .map(|(name, setting)| Row { name: name.to_owned(), setting: setting.to_owned(), figures: Vec::new() })
-    .into();
+    let subjects = Subject::ALL.into_iter().filter(|subject| *subject != Subject::Edge || lab.edge_tls);
+    let row = |subject: Subject| Row {
+        name: subject.name().to_owned(),
+        setting: subject.setting(),
+        figures: Vec::new(),
+    };
+    let mut rows: Vec<(Subject, Row)> = subjects.map(|subject| (subject, row(subject))).collect();
     for _ in 0..lab.repeats {
-        for (index, row) in rows.iter_mut().enumerate() {
-            let peer = match index {
-                0 => peers::icecast(lab, 200)?,
-                1 => peers::icecast(lab, 1_000)?,
-                2 => peers::nginx(lab, true)?,
-                _ => peers::nginx(lab, false)?,
-            };
-            let mut crowd = Crowd::of(&peer.url, lab.listeners)
-                .with("ramp", if index == 2 { RAMP / 2 } else { RAMP })
-                .with("settle", 5)
-                .with("window", if lab.quick { PEER_WINDOW / 2.0 } else { PEER_WINDOW });
-            if index >= 2 {
-                crowd = crowd.with("kind", "hls");
+        for (subject, row) in &mut rows {
+            let mut figure = subject.run(lab)?;
+            if figure.void {
+                // Something else may have had the generator's core.
+                figure = subject.run(lab)?;
             }
-            let figure = Figure::of(&lab.crowd(&crowd, &peer.running)?);
             progress(&row.name, &row.setting, &figure);
             row.figures.push(figure);
         }
     }
-    Ok(rows)
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 #[cfg(test)]
@@ -295,7 +364,8 @@ mod tests {
 
     #[test]
     fn pairs_are_compared_and_void_ones_left_out() {
-        let (edge, floor) = (row("edge", &[12.0, 99.0, 10.0, 11.0]), row("floor", &[10.0, 10.0, 10.0, 99.0]));
+        let edge = row("edge", &[12.0, 99.0, 10.0, 11.0, 11.0]);
+        let floor = row("floor", &[10.0, 10.0, 10.0, 99.0, 10.0]);
         assert_eq!(edge.ratio_to(&floor).unwrap().greatest, 1.2);
         let (.., holds) = against_floor(true, 1, &edge, &floor);
         assert_eq!(holds, Some(true));
@@ -303,5 +373,29 @@ mod tests {
         assert_eq!(holds, Some(false));
         let (.., holds) = against_floor(false, 1, &row("edge", &[99.0]), &row("floor", &[10.0]));
         assert_eq!(holds, None);
+    }
+    #[test]
+    fn who_did_not_do_the_work_is_not_judged() {
+        let harmed =
+            |row: &mut Row, which: &[usize]| which.iter().for_each(|index| row.figures[*index].harm = 1);
+        let (mut edge, mut floor) = (row("edge", &[10.0; 5]), row("floor", &[10.0; 5]));
+        harmed(&mut edge, &[0]);
+        harmed(&mut floor, &[1]);
+        assert_eq!(against_floor(true, 1, &edge, &floor).3, Some(true));
+        harmed(&mut floor, &[2]);
+        let (_, found, _, holds) = against_floor(true, 1, &edge, &floor);
+        assert_eq!((found.as_str(), holds), ("2 good pairs of 5", None));
+        // Of two all must be good, and of none nothing can be.
+        let two = row("edge", &[10.0, 99.0]);
+        assert_eq!(against_floor(true, 1, &two, &row("floor", &[10.0, 10.0])).3, None);
+        assert_eq!(against_floor(true, 1, &row("edge", &[]), &row("floor", &[])).3, None);
+    }
+
+    #[test]
+    fn nginx_is_compared_pair_by_pair() {
+        let nginx = row("nginx TLS", &[20.0, 40.0, 20.0]);
+        assert_eq!(against_nginx(&row("edge", &[12.0, 24.0, 12.0]), &nginx).3, Some(true));
+        assert_eq!(against_nginx(&row("edge", &[12.1, 24.2, 12.1]), &nginx).3, Some(false));
+        assert_eq!(against_nginx(&row("edge", &[12.0, 99.0, 12.0]), &nginx).3, None);
     }
 }

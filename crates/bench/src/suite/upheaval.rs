@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use super::cost::RAMP;
 use super::lab::{Crowd, Lab, Running};
 use super::metrics;
-use super::scenarios::{describe, named};
+use super::scenarios::{self, describe, named};
 use super::servers::{EdgeSetup, Edges};
 use super::sheet::Sheet;
 
@@ -62,10 +62,9 @@ fn crowd(lab: &Lab, edges: &Edges, listeners: usize) -> (Crowd, f64) {
     (crowd, listeners as f64 / ramp + SETTLE_S + CALM_S)
 }
 
-/// What nobody may suffer when nothing ends: losses, failures, parts missed or twice, bodies that cannot be read.
+/// What nobody may suffer when nothing ends: any harm, and parts twice.
 fn harm(group: &Group) -> u64 {
-    let counts = &group.counts;
-    counts.lost + counts.lost_early + counts.failed + counts.missed + counts.duplicates + counts.broken
+    scenarios::harm(group) + group.counts.duplicates
 }
 
 /// A good run is good whatever the generator had to do; a bad one that was void says nothing.
