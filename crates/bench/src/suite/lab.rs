@@ -92,8 +92,7 @@ impl Lab {
     fn tied(&self, core: usize, nobody: bool, program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
-        if nobody && rustix::process::geteuid().is_root() {
-            let [user, group] = NOBODY;
+        if nobody && let Some([user, group]) = peer_ids() {
             command.arg(format!("--reuid={user}")).arg(format!("--regid={group}")).arg("--clear-groups");
         }
         command.args(["taskset", "--cpu-list", &core.to_string()]).arg(program);
@@ -141,11 +140,14 @@ impl Lab {
         })
     }
 
-    /// Sends a crowd without waiting for it.
-    pub(crate) fn crowd_aside(&self, crowd: &Crowd, server: &Running) -> Result<Running> {
-        let mut aside = Running::default();
-        aside.add(self.crowd_command(crowd, server).stdout(Stdio::null()))?;
-        Ok(aside)
+    /// As [`Self::crowd`], beside another crowd `aside`, whose server is not measured: the reports of both, in this order.
+    pub(crate) fn crowds(&self, crowd: &Crowd, aside: &Crowd, server: &Running) -> Result<[CrowdReport; 2]> {
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| self.crowd(aside, &Running::default()));
+            let report = self.crowd(crowd, server)?;
+            let beside = beside.join().map_err(|_| anyhow::anyhow!("the crowd's thread panicked"))??;
+            Ok([report, beside])
+        })
     }
 
     fn crowd_command(&self, crowd: &Crowd, server: &Running) -> Command {
@@ -273,9 +275,21 @@ impl Drop for Running {
     }
 }
 
+/// Whom peers run as, if not as we do.
+pub(crate) fn peer_ids() -> Option<[u32; 2]> {
+    rustix::process::geteuid().is_root().then_some(NOBODY)
+}
+
 /// A port that is free now.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// As many different ports that are free now.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    // All at once, or one could come twice.
+    let doors: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    doors.iter().map(|door| Ok(door.local_addr()?.port())).collect()
 }
 
 /// Waits until something listens there.

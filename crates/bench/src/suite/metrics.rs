@@ -19,9 +19,24 @@ impl Histogram {
         Self(text.lines().filter_map(bucket).collect())
     }
 
+    /// The sum of several of the same family. Empty if one of them is: the sum would not be of all.
+    fn sum(all: impl IntoIterator<Item = Self>) -> Self {
+        let add = |sum: Self, next: Self| {
+            let same = |(mine, theirs): (&(f64, f64), &(f64, f64))| mine.0 == theirs.0;
+            if sum.0.len() != next.0.len() || !sum.0.iter().zip(&next.0).all(same) {
+                return Self::default();
+            }
+            Self(sum.0.iter().zip(&next.0).map(|(mine, theirs)| (mine.0, mine.1 + theirs.1)).collect())
+        };
+        all.into_iter().reduce(add).unwrap_or_default()
+    }
+
     /// Milliseconds under which at least this fraction was since `before`: a bucket's bound, so rather too much.
-    /// `None` if nothing was counted.
+    /// `None` if nothing was counted, or if it is not known what was counted before.
     pub(crate) fn quantile_since(&self, before: &Self, fraction: f64) -> Option<f64> {
+        if before.0.is_empty() {
+            return None;
+        }
         let earlier =
             |bound: f64| before.0.iter().find(|(of, _)| *of == bound).map_or(0.0, |(_, count)| *count);
         let grown: Vec<_> = self.0.iter().map(|(bound, count)| (*bound, count - earlier(*bound))).collect();
@@ -51,9 +66,10 @@ fn text(files: &str) -> String {
     answer.map(|(_, body)| String::from_utf8_lossy(&body).into_owned()).unwrap_or_default()
 }
 
-/// How late an edge finds itself, against the slots of its listeners. Empty if it does not say.
-pub(crate) fn lateness(files: &str) -> Histogram {
-    Histogram::parse(&text(files), "minassa_edge_lateness_seconds")
+/// How late edges find themselves, against the slots of their listeners, asked at the files door that each has of its own.
+/// Empty if one of them does not say.
+pub(crate) fn lateness(files: &[String]) -> Histogram {
+    Histogram::sum(files.iter().map(|files| Histogram::parse(&text(files), "minassa_edge_lateness_seconds")))
 }
 
 #[cfg(test)]
@@ -70,6 +86,17 @@ mod tests {
     }
 
     #[test]
+    fn all_edges_are_asked_or_none() {
+        let of = |a: f64, b: f64| Histogram(vec![(0.001, a), (f64::INFINITY, b)]);
+        assert_eq!(Histogram::sum([of(1.0, 2.0), of(3.0, 5.0), of(0.0, 1.0)]), of(4.0, 8.0));
+        for missing in [Histogram::default(), Histogram(vec![(0.002, 1.0), (f64::INFINITY, 1.0)])] {
+            assert_eq!(Histogram::sum([of(1.0, 2.0), missing.clone(), of(1.0, 1.0)]), Histogram::default());
+            assert_eq!(Histogram::sum([of(1.0, 2.0), missing.clone()]), Histogram::default());
+            assert_eq!(Histogram::sum([missing, of(1.0, 2.0)]), Histogram::default());
+        }
+    }
+
+    #[test]
     fn quantiles_are_of_what_was_added() {
         let text = |counts: [u64; 3]| {
             let [a, b, c] = counts;
@@ -83,6 +110,7 @@ mod tests {
         assert_eq!(after.quantile_since(&before, 0.99), Some(1.0));
         assert_eq!(after.quantile_since(&before, 0.999), Some(50.0));
         assert_eq!(after.quantile_since(&after, 0.99), None);
+        assert_eq!(after.quantile_since(&Histogram::default(), 0.99), None);
         assert_eq!(Histogram::parse("nothing", "late").quantile_since(&before, 0.5), None);
     }
 }

@@ -21,6 +21,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use lab::{Lab, Tools};
 pub use profile::Subject;
@@ -126,11 +127,21 @@ fn open_lab(flags: &LabFlags) -> Result<Lab> {
     if flags.server_core == flags.load_core {
         bail!("servers and crowds must have cores of their own");
     }
+    tie(flags.load_core)?;
     let mut lab = Lab::new(minassa, [flags.server_core, flags.load_core])?;
     lab.quick = flags.quick;
     lab.listeners = if flags.quick { flags.listeners.min(400) } else { flags.listeners };
     lab.repeats = if flags.quick { 1 } else { 5 };
     Ok(lab)
+}
+
+/// Ties this process to the core of crowds: what it does beside is not to be on the servers' core. Whatever it starts is tied
+/// anew.
+fn tie(core: usize) -> Result<()> {
+    anyhow::ensure!(core < CpuSet::MAX_CPU, "there is no core {core}");
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).with_context(|| format!("cannot keep to core {core}"))
 }
 
 /// Compares the edge with floors and peers.

@@ -2,12 +2,13 @@
 //! rights, on free ports, from configurations written here.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::lab::{Lab, Running, free_port, wait_for, wait_until};
+use super::lab::{Lab, Running, free_port, peer_ids, wait_for, wait_until};
 
 /// Whether a program is there. Debian keeps servers where users do not look.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
@@ -30,14 +31,15 @@ pub(crate) struct Peer {
     pub(crate) url: String,
 }
 
-/// A directory that whoever serves can write to.
-fn open_directory(lab: &Lab) -> Result<PathBuf> {
+/// A directory of whoever serves, and nobody else but us writes to.
+fn own_directory(lab: &Lab) -> Result<PathBuf> {
     let directory = lab.directory()?;
-    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777);
-    fs::set_permissions(&directory, mode.clone())?;
-    // The way to it is no secret either.
-    if let Some(parent) = directory.parent() {
-        fs::set_permissions(parent, mode)?;
+    if let Some([user, group]) = peer_ids() {
+        chown(&directory, Some(user), Some(group))?;
+        // It may go through what lies above, and no more.
+        if let Some(parent) = directory.parent() {
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
+        }
     }
     Ok(directory)
 }
@@ -64,7 +66,7 @@ fn source(lab: &Lab) -> Result<Command> {
 
 /// Icecast with pages of so many milliseconds.
 pub(crate) fn icecast(lab: &Lab, page_ms: u32) -> Result<Peer> {
-    let (directory, port) = (open_directory(lab)?, free_port()?);
+    let (directory, port) = (own_directory(lab)?, free_port()?);
     let config = directory.join("icecast.xml");
     let place = directory.display();
     let text = format!(
@@ -98,7 +100,7 @@ pub(crate) fn icecast(lab: &Lab, page_ms: u32) -> Result<Peer> {
 
 /// nginx with HLS of two-second segments, plain (`sendfile` off, which is its cheaper way here) or TLS.
 pub(crate) fn nginx(lab: &Lab, tls: bool) -> Result<Peer> {
-    let (directory, port) = (open_directory(lab)?, free_port()?);
+    let (directory, port) = (own_directory(lab)?, free_port()?);
     let place = directory.display();
     let mut listen = format!("listen 127.0.0.1:{port} backlog=4096;");
     if tls {
@@ -110,7 +112,7 @@ pub(crate) fn nginx(lab: &Lab, tls: bool) -> Result<Peer> {
             bail!("openssl makes no certificate");
         }
         let key = directory.join("key.pem");
-        fs::set_permissions(key, <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644))?;
+        fs::set_permissions(key, fs::Permissions::from_mode(0o644))?;
         listen = format!(
             "listen 127.0.0.1:{port} ssl backlog=4096; ssl_certificate {place}/cert.pem; \
              ssl_certificate_key {place}/key.pem; ssl_protocols TLSv1.3; ssl_session_tickets on;"

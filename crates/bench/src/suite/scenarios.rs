@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use rehearse::crowd::{CrowdReport, Group, Sampler};
+use rehearse::crowd::{CrowdReport, Group, Sampler, StuckReport};
 
 use super::cost::{RAMP, ordinary};
 use super::lab::{Crowd, Lab};
@@ -15,6 +15,11 @@ use super::sheet::Sheet;
 const STUCK_S: u64 = 10;
 /// Looks, one a second, at what they cost.
 const STUCK_LOOKS: u32 = 30;
+/// Seconds from one range of a reader to its next, and by how much of them the count of a window may differ.
+const RANGE_EVERY_S: f64 = 2.0;
+const RANGES_OFF: f64 = 0.1;
+/// Joins a second of these readers.
+const READERS_RAMP: u32 = 500;
 /// What a measured time may differ by without meaning anything, ms: the generator looks at its sockets once a ms.
 const GRAIN_MS: f64 = 1.0;
 
@@ -33,7 +38,7 @@ pub(crate) fn named(tls: bool) -> &'static str {
     if tls { "TLS" } else { "plain" }
 }
 
-/// Parts missed, losses, failures and stalls.
+/// Parts missed, losses, failures, streams that cannot be read, and stalls.
 pub(crate) fn harm(group: &Group) -> u64 {
     let counts = &group.counts;
     counts.failed + counts.lost + counts.lost_early + counts.missed + counts.broken + counts.stalls
@@ -61,7 +66,7 @@ pub(crate) fn hold(lab: &Lab, sheet: &mut Sheet, minutes: f64) -> Result<()> {
         let everyone = report.base.counts.steady as usize == listeners;
         sheet.verdict(
             &format!("{what}: harm"),
-            &format!("{} ({} heard throughout)", harm(&report.base), report.base.counts.steady),
+            &format!("{} ({} hear at the end)", harm(&report.base), report.base.counts.steady),
             "0",
             judged(harm(&report.base) == 0 && everyone),
         );
@@ -93,14 +98,14 @@ pub(crate) fn watched(
     edges: &Edges,
     listeners: usize,
 ) -> Result<(CrowdReport, Option<f64>)> {
-    let files = edges.files();
+    let files = edges.all_files();
     let joined_s = listeners as f64 / f64::from(RAMP) + 3.0;
     let (report, before): (_, Histogram) =
         lab.crowd_meanwhile(crowd, &edges.running, joined_s, || metrics::lateness(&files))?;
     Ok((report, metrics::lateness(&files).quantile_since(&before, 0.99)))
 }
 
-/// What an edge says of itself, if it says something. It is asked at the files door, where any of several answers.
+/// What edges say of themselves, if all of them say something.
 pub(crate) fn own_lateness(sheet: &mut Sheet, what: &str, own: Option<f64>, limit_ms: f64) {
     sheet.verdict(
         &format!("{what}: lateness from the slot by the edge's own count, p99"),
@@ -142,7 +147,8 @@ pub(crate) fn memory(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             &format!("{}, {} listeners, in user space", named(tls), lab.listeners),
             &format!("{bytes:.0} bytes"),
             &format!("{limit:.0} bytes"),
-            Some(bytes <= limit && report.base.counts.steady as usize == lab.listeners),
+            // Nothing: it was looked at too late.
+            (bytes > 0.0).then_some(bytes <= limit && report.base.counts.steady as usize == lab.listeners),
         );
         sheet.say(&format!(
             "  kernel: {:.0} bytes of objects (both ends halved), {buffers:.0} bytes of buffers of the server's end",
@@ -215,6 +221,8 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     };
     let ((without, (user_before, _)), (with, (user, kernel))) = (run(0)?, run(each)?);
     let judged = |holds: bool| (!with.generator.void && !without.generator.void).then_some(holds);
+    let stuck = with.stuck.unwrap_or_default();
+    let came = all_came(&stuck, each);
     let user = user.saturating_sub(user_before) as f64 / (2 * each).max(1) as f64;
     let kernel = kernel as f64;
     sheet.verdict(
@@ -225,16 +233,15 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             kernel / 1024.0
         ),
         "64 KiB",
-        Some(user + kernel <= 65_536.0),
+        came.then_some(user + kernel <= 65_536.0),
     );
     let (a, b) = (without.base.lateness_ms.p99, with.base.lateness_ms.p99);
     sheet.verdict(
         "lateness of the others, p99, without and with them",
         &format!("{a} ms and {b} ms, harm {}", harm(&with.base)),
-        "10 % more",
-        judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0),
+        "10 % and 1 ms more",
+        judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0).filter(|_| came),
     );
-    let stuck = with.stuck.unwrap_or_default();
     let states = with.tcp.as_ref().map(|tcp| tcp.at_end.server.states.clone()).unwrap_or_default();
     // Neither a door nor a connection that only waits out its time holds anything.
     let held = states.iter().filter(|(name, _)| !matches!(name.as_str(), "listen" | "time_wait"));
@@ -242,14 +249,19 @@ pub(crate) fn slow(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.verdict(
         &format!("those who take nothing for {STUCK_S} s"),
         &format!(
-            "{} of {} seen closed, after {}; {left} sockets left at the server of {states:?}",
+            "{} of {} that came seen closed, after {}; {left} sockets left at the server of {states:?}",
             stuck.gone, stuck.begun, stuck.gone_after_ms
         ),
-        "all gone",
-        Some(left == 0),
+        &format!("all {} came, all gone", 2 * each),
+        Some(came && left == 0),
     );
     describe(sheet, &with);
     Ok(())
+}
+
+/// Whether all came who were to hardly read, and there were any: whoever did not come cost nothing.
+fn all_came(stuck: &StuckReport, each: usize) -> bool {
+    each > 0 && stuck.begun == 2 * each as u64
 }
 
 /// Line 9: readers of a recording beside listeners.
@@ -258,32 +270,46 @@ pub(crate) fn ranges(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     let tls = lab.tls_first();
     let (listeners, readers) = (lab.scaled(9_000), lab.scaled(1_000));
     let minutes = if lab.quick { 10 } else { 120 };
-    let window = if lab.quick { 5.0 } else { 20.0 };
+    // Whole rounds of the readers.
+    let window = if lab.quick { 3.0 } else { 10.0 } * RANGE_EVERY_S;
+    let settle = 5.0;
     let run = |readers: usize| {
         let setup = EdgeSetup { past_minutes: minutes, ..EdgeSetup::new(tls) };
         let edges = Edges::start(lab, &setup)?;
-        let mut aside = None;
-        if readers > 0 {
-            let over = 60.0 + window;
-            let crowd = Crowd::of(edges.recording(), readers)
-                .with("kind", "ranges")
-                .with("ramp", 500)
-                .with("settle", 1)
-                .with("window", over)
-                .with("out", lab.directory()?.join("ranges.json").display());
-            aside = Some(lab.crowd_aside(&crowd, &edges.running)?);
-        }
         let crowd = Crowd::of(edges.push("opus-48"), listeners)
             .with("ramp", RAMP)
-            .with("settle", 5)
+            .with("settle", settle)
             .with("window", window);
-        let report = lab.crowd(&crowd, &edges.running)?;
-        if let Some(mut aside) = aside {
-            aside.check()?;
+        if readers == 0 {
+            return anyhow::Ok((lab.crowd(&crowd, &edges.running)?, None));
         }
-        anyhow::Ok(report)
+        // Their window begins with the listeners' and ends a round later, whichever process was quicker to start.
+        let settled_s = listeners as f64 / f64::from(RAMP) + settle;
+        let aside = Crowd::of(edges.recording(), readers)
+            .with("kind", "ranges")
+            .with("range-every", RANGE_EVERY_S)
+            .with("ramp", READERS_RAMP)
+            .with("settle", settled_s - readers as f64 / f64::from(READERS_RAMP))
+            .with("window", window + RANGE_EVERY_S);
+        let [report, read] = lab.crowds(&crowd, &aside, &edges.running)?;
+        Ok((report, Some(read)))
     };
-    let (without, with) = (run(0)?, run(readers)?);
+    let ((without, _), (with, read)) = (run(0)?, run(readers)?);
+    let read = read.unwrap_or_default();
+    let wanted = readers as f64 * read.window_s / RANGE_EVERY_S;
+    let counts = read.base.counts;
+    sheet.verdict(
+        &format!("{readers} readers of {minutes} minutes, {}", named(tls)),
+        &format!(
+            "{} read to the end, harm {}, {} ranges of {wanted:.0}, each within {} ms (p99)",
+            counts.steady,
+            harm(&read.base),
+            counts.requests,
+            read.base.fetch_ms.p99
+        ),
+        &format!("all, 0, {:.0} % off", 100.0 * RANGES_OFF),
+        Some(have_read(&read, readers)).filter(|holds| *holds || !read.generator.void),
+    );
     let (a, b) = (without.base.lateness_ms.p99, with.base.lateness_ms.p99);
     let judged = |holds: bool| (!with.generator.void && !without.generator.void).then_some(holds);
     sheet.verdict(
@@ -292,9 +318,56 @@ pub(crate) fn ranges(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
             named(tls)
         ),
         &format!("{a} ms and {b} ms, harm {}", harm(&with.base)),
-        "10 % more",
-        judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0),
+        "10 % and 1 ms more",
+        // Readers who did not read were in nobody's way.
+        judged(b <= 1.1 * a + GRAIN_MS && harm(&with.base) == 0).filter(|_| have_read(&read, readers)),
     );
     describe(sheet, &with);
+    for (kind, times) in &read.failures {
+        sheet.say(&format!("  failure of readers: {kind}: {times}"));
+    }
     Ok(())
+}
+
+/// Whether all readers read from the beginning to the end, without harm and as often as they should.
+fn have_read(read: &CrowdReport, readers: usize) -> bool {
+    let counts = &read.base.counts;
+    let wanted = readers as f64 * read.window_s / RANGE_EVERY_S;
+    let off = (counts.requests as f64 - wanted).abs();
+    readers > 0 && counts.steady == readers as u64 && harm(&read.base) == 0 && off <= RANGES_OFF * wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_have_read_or_not() {
+        let mut good = CrowdReport { window_s: 10.0, ..CrowdReport::default() };
+        (good.base.counts.steady, good.base.counts.requests) = (100, 480);
+        assert!(have_read(&good, 100));
+        type Spoil = fn(&mut CrowdReport);
+        let cases: [Spoil; 6] = [
+            |r| *r = CrowdReport::default(),
+            |r| r.base.counts.steady = 99,
+            |r| r.base.counts.failed = 1,
+            |r| r.base.counts.lost = 1,
+            |r| r.base.counts.requests = 449,
+            |r| r.base.counts.requests = 551,
+        ];
+        for (index, spoil) in cases.into_iter().enumerate() {
+            let mut report = good.clone();
+            spoil(&mut report);
+            assert!(!have_read(&report, 100), "{index}");
+        }
+        assert!(!have_read(&CrowdReport::default(), 0));
+    }
+
+    #[test]
+    fn who_did_not_come_is_not_gone() {
+        let stuck = |begun| StuckReport { asked: 200, begun, gone: begun, ..StuckReport::default() };
+        assert!(all_came(&stuck(200), 100));
+        assert!(!all_came(&stuck(199), 100) && !all_came(&StuckReport::default(), 100));
+        assert!(!all_came(&StuckReport::default(), 0));
+    }
 }

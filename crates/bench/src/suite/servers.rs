@@ -7,10 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rehearse::crowd::{Survey, Trust, fetch};
 
-use super::lab::{Lab, Running, first_line, free_port, wait_for, wait_until};
-
-/// Name of the configuration in the data directory.
-const CONFIG: &str = "edge.toml";
+use super::lab::{Lab, Running, first_line, free_port, free_ports, wait_for, wait_until};
 
 /// How edges are set up.
 #[derive(Clone, Debug)]
@@ -38,14 +35,16 @@ pub(crate) struct Edges {
     data: PathBuf,
     scheme: &'static str,
     push: u16,
-    files: u16,
+    /// Ports of the files doors: one of its own for each edge, so that each can be asked how it fares.
+    files: Vec<u16>,
 }
 
 impl Edges {
     /// Starts an origin without a stage, and edges.
     pub(crate) fn start(lab: &Lab, setup: &EdgeSetup) -> Result<Self> {
         let data = lab.directory()?;
-        let (push, files) = (free_port()?, free_port()?);
+        let mut files = free_ports(setup.edges.max(1) + 1)?;
+        let push = files.remove(0);
         let mut running = Running::default();
         let mut station = lab.beside(&std::env::current_exe()?);
         station.arg("station").arg("--data").arg(&data);
@@ -60,22 +59,28 @@ impl Edges {
             None => "[tls]\nself_signed = true\n".to_owned(),
         };
         // Fewer files for the files door leave more to listeners.
-        let config = format!(
-            "[server]\ndata = {data:?}\nlog = \"warn\"\n{tls}[edge]\npush_listen = \"127.0.0.1:{push}\"\n\
+        let config = |files: u16| {
+            format!(
+                "[server]\ndata = {data:?}\nlog = \"warn\"\n{tls}[edge]\npush_listen = \"127.0.0.1:{push}\"\n\
              files_listen = \"127.0.0.1:{files}\"\nlisteners_max = 18000\nfiles_connections_max = 1200\n{}\n",
-            setup.keys
-        );
-        let path = data.join(CONFIG);
-        std::fs::write(&path, config)?;
-        for index in 0..setup.edges {
-            start_edge(lab, &mut running, &path, index)?;
+                setup.keys
+            )
+        };
+        for (index, port) in files.iter().enumerate() {
+            let path = config_path(&data, index);
+            std::fs::write(&path, config(*port))?;
+            if index < setup.edges {
+                start_edge(lab, &mut running, &path, index)?;
+            }
         }
         let scheme = if setup.tls { "https" } else { "http" };
         let mut edges = Self { running, data, scheme, push, files };
         if setup.edges == 0 {
             return Ok(edges);
         }
-        wait_for(files, &mut edges.running)?;
+        for port in edges.files.clone() {
+            wait_for(port, &mut edges.running)?;
+        }
         wait_for(push, &mut edges.running)?;
         // An edge hears of the event at its next look at the bus, and others after it: nothing is lost by waiting.
         let url = edges.push("opus-48");
@@ -88,17 +93,17 @@ impl Edges {
         Ok(edges)
     }
 
-    /// Starts one more edge at the same ports, and does not wait for it.
+    /// Starts one more edge at the push door and the first one's files door, and does not wait for it.
     pub(crate) fn another(&self, lab: &Lab, index: usize) -> Result<Running> {
         let mut running = Running::default();
-        start_edge(lab, &mut running, &self.data.join(CONFIG), index)?;
+        start_edge(lab, &mut running, &config_path(&self.data, 0), index)?;
         Ok(running)
     }
 
     /// As [`Self::another`]; waits until both doors are open, and until it must have heard of the event.
     pub(crate) fn another_ready(&self, lab: &Lab, index: usize) -> Result<Running> {
         let doors = || {
-            let survey = Survey::take(&[self.push, self.files]).unwrap_or_default();
+            let survey = Survey::take(&[self.push, self.files[0]]).unwrap_or_default();
             survey.server.states.get("listen").copied().unwrap_or(0)
         };
         let before = doors();
@@ -129,15 +134,28 @@ impl Edges {
         format!("{}/live/talk/{rendition}.mp4", self.push_door())
     }
 
-    /// Address of the files door.
+    /// Address of the first edge's files door.
     pub(crate) fn files(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.files)
+        self.files_at(self.files[0])
+    }
+
+    /// Addresses of all edges' files doors.
+    pub(crate) fn all_files(&self) -> Vec<String> {
+        self.files.iter().map(|port| self.files_at(*port)).collect()
+    }
+
+    fn files_at(&self, port: u16) -> String {
+        format!("{}://127.0.0.1:{port}", self.scheme)
     }
 
     /// Address of the recording of what is past.
     pub(crate) fn recording(&self) -> String {
         format!("{}/e/past/recording.opus-48.mp4", self.files())
     }
+}
+
+fn config_path(data: &Path, index: usize) -> PathBuf {
+    data.join(format!("edge-{index}.toml"))
 }
 
 fn start_edge(lab: &Lab, running: &mut Running, config: &Path, index: usize) -> Result<()> {
