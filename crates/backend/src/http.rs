@@ -45,8 +45,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Longest time for a TLS handshake, counted from the connection's begin.
     pub handshake_timeout: Duration,
-    /// Longest time for the head of a request to arrive, counted from the connection's begin or from the end of
-    /// the request before: it bounds idling on a kept-alive HTTP/1 connection too.
+    /// Longest time for the head of a request to arrive, counted from the connection's begin (with TLS from the
+    /// handshake's end) or from the end of the request before: it bounds idling on a kept-alive HTTP/1 connection too.
     pub header_timeout: Duration,
     /// Longest time a connection may be kept without a request in it.
     pub idle_timeout: Duration,

@@ -116,11 +116,41 @@ impl Keys {
         fs::metadata(self.directory.join(TICKETS)).ok()?.modified().ok()
     }
 
+    /// The state of the file of ticket keys, if there is one.
+    pub(crate) fn tickets_stamp(&self) -> Option<FileStamp> {
+        FileStamp::of(&self.directory.join(TICKETS))
+    }
+
     fn signing(&self, name: &str) -> Result<SigningKey, KeyError> {
         let path = self.directory.join(name);
         let bytes = load_or_make(&path, || rand::random::<[u8; 32]>().to_vec())?;
         let secret: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Damaged { path })?;
         Ok(SigningKey::from_bytes(&secret))
+    }
+}
+
+/// What tells one state of a file from another: the times of its bytes and of everything else (its owner and mode,
+/// which may be why it could not be read), its length and its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    modified: SystemTime,
+    /// Seconds and nanoseconds (`st_ctime`, inode(7)).
+    changed: (i64, i64),
+    bytes: u64,
+    inode: u64,
+}
+
+impl FileStamp {
+    /// Of the file at `path`; `None` if there is none to be seen.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok()?,
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            bytes: metadata.len(),
+            inode: metadata.ino(),
+        })
     }
 }
 

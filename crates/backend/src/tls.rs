@@ -9,10 +9,11 @@
 //!
 //! The configurations of doors never change. What they refer to does, under [`Tls::reload_if_changed`]: new handshakes
 //! use the new certificate and the new keys, connections that exist do not notice. A certificate that cannot be used
-//! leaves the one in use where it is, and says so once.
+//! leaves the one in use where it is, and says so once; files that cannot be read are tried again every second.
 //!
 //! Only TLS 1.3 and, where old players must be served, 1.2 with ephemeral keys and AEAD; key exchange by
-//! X25519MLKEM768, X25519 or P-256. Our order of cipher suites is kept.
+//! X25519MLKEM768, X25519 or P-256. The order of cipher suites is ours, that of groups the client's: of those it names,
+//! the first that we have.
 
 mod certificate;
 mod config;
@@ -41,12 +42,14 @@ pub use config::{TlsConfig, TlsConfigError};
 pub use own::OwnCertificate;
 pub use tickets::{TICKET_LIFETIME_S, Tickets};
 
-use crate::keys::{KeyError, Keys};
+use crate::keys::{FileStamp, KeyError, Keys};
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is tried to make a new certificate for one that ends.
 const RENEW_EVERY: Duration = Duration::from_secs(3_600);
+/// How often it is said again that the certificate in use ends soon.
+const REMIND_EVERY: Duration = Duration::from_secs(86_400);
 
 /// A kind of door: what is spoken behind the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +161,52 @@ struct Watch {
     looked: Option<Instant>,
     /// When it was last tried to make a new certificate for one that ends.
     renewed: Option<Instant>,
-    certificate: Stamp,
-    tickets: Option<SystemTime>,
+    /// When it was last said which certificate is in use.
+    said: Instant,
+    certificate: Seen<Stamp>,
+    tickets: Seen<Option<FileStamp>>,
 }
 
-/// What tells one state of the certificate's files from another: of each its time, length and inode.
-type Stamp = [Option<(SystemTime, u64, u64)>; 2];
+impl Watch {
+    /// Whether it is to be said now that `certificate` ends soon.
+    fn reminds(&mut self, certificate: &Certificate, now: Instant, civil: SystemTime) -> bool {
+        let due = now.saturating_duration_since(self.said) >= REMIND_EVERY && certificate.ends_soon(civil);
+        if due {
+            self.said = now;
+        }
+        due
+    }
+}
+
+/// A state of files, as far as it was seen.
+#[derive(Debug)]
+struct Seen<S> {
+    /// The state that nothing more is to be had from: it was taken over, or read and of no use.
+    done: S,
+    /// What was last complained of.
+    complaint: Option<(S, String)>,
+}
+
+impl<S: PartialEq> Seen<S> {
+    fn new(done: S) -> Self {
+        Self { done, complaint: None }
+    }
+
+    fn taken(&mut self, state: S) {
+        *self = Self::new(state);
+    }
+
+    /// Whether `error` in this state of the files is news.
+    fn is_news(&mut self, state: S, error: String) -> bool {
+        let complaint = Some((state, error));
+        let news = complaint != self.complaint;
+        self.complaint = complaint;
+        news
+    }
+}
+
+/// What tells one state of the certificate's files from another.
+type Stamp = [Option<FileStamp>; 2];
 
 impl Tls {
     /// Reads or makes what `config` names, `None` if TLS is off. `data` is the data directory.
@@ -183,19 +226,19 @@ impl Tls {
         };
         // Made if they are missing.
         keys.tickets()?;
-        // Taken before the files are read: what changes meanwhile is read again.
-        let mut watch = Watch {
+        // Taken before the file is read: what changes meanwhile is read again.
+        let tickets = Seen::new(keys.tickets_stamp());
+        let ticket_keys = keys.tickets()?;
+        let civil = SystemTime::now();
+        let (certificate, stamp) = source.open(civil)?;
+        certificate.say(civil);
+        let watch = Watch {
             looked: None,
             renewed: None,
-            certificate: source.stamp(),
-            tickets: keys.tickets_changed_at(),
+            said: Instant::now(),
+            certificate: Seen::new(stamp),
+            tickets,
         };
-        let certificate = source.open(SystemTime::now())?;
-        certificate.say();
-        if matches!(source, Source::Own { .. }) {
-            watch.certificate = source.stamp();
-        }
-        let ticket_keys = keys.tickets()?;
         let resolver = Arc::new(Resolver::new(certificate));
         let push_tickets = Arc::new(Tickets::new("push", &ticket_keys));
         let http_tickets = Arc::new(Tickets::new("http", &ticket_keys));
@@ -243,9 +286,15 @@ impl Tls {
         self.resolver.certificate()
     }
 
+    /// When the certificate in use ends, seconds since 1970; `None` if it does not say so in a way that is understood.
+    pub fn certificate_expires_s(&self) -> Option<u64> {
+        let ends = self.certificate().facts.as_ref()?.not_after;
+        Some(ends.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+
     /// Looks once a second at the most whether the certificate or the keys of tickets were changed, and takes over
-    /// what can be used; says what cannot, once. Whether anything was taken over. Touches the disk: not for a thread
-    /// that serves listeners.
+    /// what can be used; says what cannot, once, and once a day that the certificate in use ends soon. Whether
+    /// anything was taken over. Touches the disk: not for a thread that serves listeners.
     pub fn reload_if_changed(&self, now: Instant) -> bool {
         self.reload_if_changed_at(now, SystemTime::now())
     }
@@ -265,38 +314,49 @@ impl Tls {
         if outdated {
             watch.renewed = Some(now);
         }
-        if outdated || stamp != watch.certificate {
+        if outdated || stamp != watch.certificate.done {
             match self.source.reload(civil) {
-                Ok(certificate) => {
-                    certificate.say();
+                Ok((certificate, stamp)) => {
+                    certificate.say(civil);
                     self.resolver.set(certificate);
+                    watch.said = now;
+                    watch.certificate.taken(stamp);
                     changed = true;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the changed certificate cannot be used; the one before stays in use");
+                    // What could not be read may be readable in a second, without a trace in the stamp.
+                    if !matches!(error, CertificateError::Io { .. }) {
+                        watch.certificate.done = stamp;
+                    }
+                    if watch.certificate.is_news(stamp, error.to_string()) {
+                        tracing::error!(%error, "the changed certificate cannot be used; the one before stays in use");
+                    }
                 }
             }
-            watch.certificate = match self.source {
-                // If they changed again while they were read, they are read again.
-                Source::Files { .. } => stamp,
-                // It may just have been made.
-                Source::Own { .. } => self.source.stamp(),
-            };
+        }
+        let certificate = self.certificate();
+        if watch.reminds(&certificate, now, civil) {
+            certificate.say(civil);
         }
 
-        let tickets = self.keys.tickets_changed_at();
-        if tickets != watch.tickets {
+        let stamp = self.keys.tickets_stamp();
+        if stamp != watch.tickets.done {
             match self.keys.tickets() {
                 Ok(keys) => {
                     self.push_tickets.set(&keys);
                     self.http_tickets.set(&keys);
+                    watch.tickets.taken(stamp);
                     changed = true;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the keys of tickets cannot be read; those before stay in use")
+                    if !matches!(error, KeyError::Io { .. }) {
+                        watch.tickets.done = stamp;
+                    }
+                    if watch.tickets.is_news(stamp, error.to_string()) {
+                        tracing::warn!(%error, "the keys of tickets cannot be read; those before stay in use");
+                    }
                 }
             }
-            watch.tickets = tickets;
         }
         changed
     }
@@ -320,31 +380,32 @@ impl Tls {
 impl Source {
     fn stamp(&self) -> Stamp {
         match self {
-            Self::Files { certificate, key } => [stamp(certificate), stamp(key)],
-            Self::Own { file, .. } => [stamp(file), None],
+            Self::Files { certificate, key } => [FileStamp::of(certificate), FileStamp::of(key)],
+            Self::Own { file, .. } => [FileStamp::of(file), None],
         }
     }
 
-    fn open(&self, now: SystemTime) -> Result<Certificate, CertificateError> {
+    /// The certificate and the state of the files before they were read: if they change meanwhile, it is no more theirs
+    /// when it is next looked.
+    fn open(&self, now: SystemTime) -> Result<(Certificate, Stamp), CertificateError> {
         match self {
-            Self::Files { certificate, key } => Certificate::load(certificate, key),
-            Self::Own { file, names } => own::load_or_make(file, names, now, |found| found.covers(names)),
+            Self::Files { certificate, key } => {
+                let stamp = self.stamp();
+                Ok((Certificate::load(certificate, key)?, stamp))
+            }
+            Self::Own { file, names } => own::load_or_make(file, names, now, |found| found.covers(names))
+                .map(|(certificate, stamp)| (certificate, [stamp, None])),
         }
     }
 
-    fn reload(&self, now: SystemTime) -> Result<Certificate, CertificateError> {
+    fn reload(&self, now: SystemTime) -> Result<(Certificate, Stamp), CertificateError> {
         match self {
             Self::Files { .. } => self.open(now),
             // Whoever replaced it may have had other names in mind: there is no use in quarrelling.
-            Self::Own { file, names } => own::load_or_make(file, names, now, |_| true),
+            Self::Own { file, names } => own::load_or_make(file, names, now, |_| true)
+                .map(|(certificate, stamp)| (certificate, [stamp, None])),
         }
     }
-}
-
-fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
 /// Our choice of what `aws-lc-rs` can do.

@@ -13,7 +13,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// A warning is written this long before a certificate's end.
+/// A warning is written this long before a certificate's end, and every day from then.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Why a certificate cannot be used.
@@ -126,14 +126,19 @@ impl Certificate {
         self.facts.as_ref().is_some_and(|facts| names.iter().all(|name| facts.covers(name)))
     }
 
+    /// Whether it is known to end soon, or to have ended.
+    pub(super) fn ends_soon(&self, now: SystemTime) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.not_after <= now + SOON)
+    }
+
     /// Writes to the log what it is, and whether that is a reason to worry.
-    pub(super) fn say(&self) {
+    pub(super) fn say(&self, now: SystemTime) {
         let Some(facts) = &self.facts else {
             tracing::warn!("a certificate is in use that cannot be read in full");
             return;
         };
         let names = facts.names.join(", ");
-        match facts.not_after.duration_since(SystemTime::now()) {
+        match facts.not_after.duration_since(now) {
             Ok(left) if left > SOON => {
                 tracing::info!(names, days_left = days(left), "a certificate is in use")
             }
@@ -167,11 +172,13 @@ impl Facts {
     /// section 6.4.3).
     pub fn covers(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
+        let address = host.parse::<IpAddr>().ok();
+        let written = address.map(|address| address.to_string());
+        let host = written.as_deref().unwrap_or(host);
         let wild = host.split_once('.').map(|(_, rest)| format!("*.{rest}"));
         self.names.iter().any(|name| {
             name.eq_ignore_ascii_case(host)
-                || wild.as_ref().is_some_and(|wild| name.eq_ignore_ascii_case(wild))
-                    && host.parse::<IpAddr>().is_err()
+                || wild.as_ref().is_some_and(|wild| name.eq_ignore_ascii_case(wild)) && address.is_none()
         })
     }
 }

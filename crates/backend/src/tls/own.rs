@@ -1,5 +1,7 @@
 //! A certificate made here, for trying things out.
 
+use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{Certificate, CertificateError};
 use crate::freeze;
+use crate::keys::FileStamp;
 
 /// Key and certificate, in one file so that they never differ.
 pub(super) const FILE: &str = "keys/tls.pem";
@@ -60,6 +63,8 @@ pub(super) fn names(more: &[String]) -> Vec<String> {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     for name in more.iter().cloned().chain([machine]) {
         let is_name = rustls::pki_types::ServerName::try_from(name.trim_start_matches("*.")).is_ok();
+        // As it will be read back from the certificate, or it would be missed there at every start.
+        let name = name.parse::<IpAddr>().map_or(name, |address| address.to_string());
         if is_name && !names.contains(&name) {
             names.push(name);
         }
@@ -72,23 +77,32 @@ pub(super) fn is_outdated(certificate: &Certificate, now: SystemTime) -> bool {
     certificate.facts.as_ref().is_none_or(|facts| facts.not_after < now + RENEW_BEFORE)
 }
 
-/// The one in `file` if it is not outdated and `will_do`, otherwise a new one for `names`, which is then in `file`.
+/// The one in `file` if it is not outdated and `will_do`, otherwise a new one for `names`, which is then in `file`; and
+/// the state of the file before it was read. A file that is there but cannot be read is left alone.
 pub(super) fn load_or_make(
     file: &Path,
     names: &[String],
     now: SystemTime,
     will_do: impl Fn(&Certificate) -> bool,
-) -> Result<Certificate, CertificateError> {
-    let load = || Certificate::load(file, file);
-    let found = || load().ok().filter(|found| !is_outdated(found, now) && will_do(found));
-    if let Some(found) = found() {
+) -> Result<(Certificate, Option<FileStamp>), CertificateError> {
+    let load = || {
+        let stamp = FileStamp::of(file);
+        Certificate::load(file, file).map(|certificate| (certificate, stamp))
+    };
+    let find = || match load() {
+        Ok(found) => Ok(Some(found).filter(|(found, _)| !is_outdated(found, now) && will_do(found))),
+        Err(CertificateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error @ CertificateError::Io { .. }) => Err(error),
+        Err(_) => Ok(None),
+    };
+    if let Some(found) = find()? {
         return Ok(found);
     }
     let made = OwnCertificate::make(names, now)?;
     let io = |source| CertificateError::Io { path: file.to_owned(), source };
     // Of several processes that begin at once one makes it; of several that replace it, the last.
     if !freeze::write_new(file, made.pem().as_bytes(), true).map_err(io)? {
-        if let Some(found) = found() {
+        if let Some(found) = find()? {
             return Ok(found);
         }
         freeze::write_bytes(file, made.pem().as_bytes(), true).map_err(io)?;

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
 
 use super::*;
+use crate::freeze;
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -204,6 +205,162 @@ fn a_new_certificate_is_taken_over_and_a_bad_one_is_not() {
     fs::write(&key, &first).unwrap();
     assert!(!tls.reload_if_changed(now + LOOK_EVERY / 2));
     assert!(tls.reload_if_changed(now + LOOK_EVERY));
+}
+
+#[test]
+fn what_cannot_be_read_is_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = write(directory.path(), "one.example");
+    let tls = Tls::open(&config, directory.path()).unwrap().unwrap();
+    let begun = Instant::now();
+    let mut seconds = 0;
+    let mut look = || {
+        seconds += 1;
+        tls.reload_if_changed(begun + seconds * LOOK_EVERY)
+    };
+    let done = || tls.watch.lock().unwrap().certificate.done;
+    let shown = || tls.certificate().facts.clone().unwrap().names;
+    let first = done();
+    let certificate = config.certificate.as_deref().unwrap();
+
+    // A directory cannot be read, whoever asks.
+    let aside = directory.path().join("aside.pem");
+    fs::rename(certificate, &aside).unwrap();
+    fs::create_dir(certificate).unwrap();
+    for _ in 0..3 {
+        assert!(!look());
+        assert_eq!(done(), first, "not done with");
+    }
+    fs::remove_dir(certificate).unwrap();
+    let second = OwnCertificate::make(&names(&["two.example"]), SystemTime::now()).unwrap();
+    fs::write(&aside, second.pem()).unwrap();
+    fs::write(config.key.as_ref().unwrap(), second.pem()).unwrap();
+    fs::rename(&aside, certificate).unwrap();
+    assert!(look());
+    assert_eq!(shown(), ["two.example"]);
+
+    // What was read and is of no use is not read again.
+    fs::write(certificate, "no PEM at all").unwrap();
+    let second = done();
+    assert!(!look());
+    assert_ne!(done(), second);
+    assert_eq!(done()[0], FileStamp::of(certificate));
+
+    // So it is with the keys of tickets.
+    let done = || tls.watch.lock().unwrap().tickets.done;
+    let first = done();
+    let tickets = directory.path().join("keys/tickets");
+    fs::rename(&tickets, &aside).unwrap();
+    fs::create_dir(&tickets).unwrap();
+    fs::set_permissions(&tickets, fs::Permissions::from_mode(0o700)).unwrap();
+    for _ in 0..3 {
+        assert!(!look());
+        assert_eq!(done(), first, "not done with");
+    }
+    fs::remove_dir(&tickets).unwrap();
+    fs::rename(&aside, &tickets).unwrap();
+    let keys = Keys::open(&directory.path().join("keys")).unwrap();
+    keys.rotate_tickets().unwrap();
+    assert!(look());
+    assert_eq!(done(), FileStamp::of(&tickets));
+}
+
+#[test]
+fn a_change_of_owner_or_mode_is_one_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key.pem");
+    fs::write(&file, "a key").unwrap();
+    let before = SystemTime::now() - Duration::from_secs(3_600);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(before).unwrap();
+    let first = FileStamp::of(&file).unwrap();
+    // The clock of files is coarser than ours: until its next tick two changes are one.
+    let changed = || {
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        FileStamp::of(&file).unwrap()
+    };
+    let second = std::iter::repeat_with(changed).find(|stamp| *stamp != first).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), before);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn the_same_complaint_is_written_once() {
+    let mut seen = Seen::new(0);
+    assert!(seen.is_news(1, "no key".to_owned()));
+    assert!(!seen.is_news(1, "no key".to_owned()));
+    assert!(seen.is_news(1, "no certificate".to_owned()));
+    assert!(seen.is_news(2, "no certificate".to_owned()), "somebody tried something else");
+    seen.taken(3);
+    assert!(seen.is_news(2, "no certificate".to_owned()));
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_spoken_of_every_day() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = write(directory.path(), "one.example");
+    let tls = Tls::open(&config, directory.path()).unwrap().unwrap();
+    let certificate = tls.certificate();
+    let end = certificate.facts.as_ref().unwrap().not_after;
+    let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(tls.certificate_expires_s(), Some(since.as_secs()));
+    let mut watch = tls.watch.lock().unwrap();
+    let (begun, day) = (watch.said, REMIND_EVERY);
+    assert!(!watch.reminds(&certificate, begun + day, end - 15 * day), "far from its end");
+    assert!(!watch.reminds(&certificate, begun + day / 2, end - 13 * day), "it was just said");
+    assert!(watch.reminds(&certificate, begun + 3 * day, end - 12 * day));
+    assert!(!watch.reminds(&certificate, begun + 4 * day - LOOK_EVERY, end - 11 * day));
+    assert!(watch.reminds(&certificate, begun + 4 * day, end - 11 * day));
+    assert!(watch.reminds(&certificate, begun + 20 * day, end + 5 * day), "expired");
+}
+
+#[test]
+fn a_name_is_the_same_however_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = TlsConfig {
+        self_signed: true,
+        names: names(&["2001:DB8:0:0::7", "0:0:0:0:0:0:0:1", "Talk.Example"]),
+        ..TlsConfig::default()
+    };
+    let open = || Tls::open(&config, directory.path()).unwrap().unwrap().certificate();
+    let first = open();
+    let facts = first.facts.as_ref().unwrap();
+    for host in ["2001:db8::7", "[2001:DB8:0::7]", "::1", "talk.example"] {
+        assert!(facts.covers(host), "{host} {facts:?}");
+    }
+    assert_eq!(facts.names.iter().filter(|name| *name == "::1").count(), 1);
+    assert_eq!(open().key.cert, first.key.cert, "made once");
+}
+
+#[test]
+fn a_certificate_made_here_is_seen_as_of_before_it_was_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = TlsConfig { self_signed: true, ..TlsConfig::default() };
+    fs::create_dir(directory.path().join("keys")).unwrap();
+    let file = directory.path().join("keys/tls.pem");
+    // Somebody else replaces the file while ours looks at what it has read.
+    let names = names(&["localhost"]);
+    let (now, long_ago) = (SystemTime::now(), SystemTime::now() - 390 * REMIND_EVERY);
+    let first = OwnCertificate::make(&names, now).unwrap();
+    let second = OwnCertificate::make(&names, now - LOOK_EVERY).unwrap();
+    fs::write(&file, first.pem()).unwrap();
+    let replace = |_: &Certificate| {
+        freeze::write_bytes(&file, second.pem().as_bytes(), true).unwrap();
+        true
+    };
+    let (read, stamp) = own::load_or_make(&file, &names, now, replace).unwrap();
+    assert_eq!(read.key.cert[0], first.certificate);
+    assert_ne!(stamp, FileStamp::of(&file), "it is read again");
+
+    // One that is there but cannot be read is nobody's to replace.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let error = Tls::open(&config, directory.path()).unwrap_err();
+    assert!(matches!(error, TlsError::Certificate(CertificateError::Io { .. })), "{error}");
+    // One that ended long ago is.
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, OwnCertificate::make(&names, long_ago).unwrap().pem()).unwrap();
+    let tls = Tls::open(&config, directory.path()).unwrap().unwrap();
+    assert_eq!(tls.watch.lock().unwrap().certificate.done, [FileStamp::of(&file), None]);
 }
 
 #[test]

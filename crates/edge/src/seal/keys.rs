@@ -20,7 +20,7 @@ use super::{FRAGMENT_BYTES_MAX, HEADER_BYTES, RECORD_OVERHEAD, TAG_BYTES, TlsErr
 /// Only the key's bytes are kept, and expanded anew for each record: expanded it is 600 bytes, which a listener who is
 /// sent one record a flush does not earn (`benches/seal.rs` has both).
 pub(super) struct Keys {
-    /// `rustls` wipes these when they are dropped.
+    /// `rustls` wipes the key when it is dropped; the IV, of no use without it, stays.
     secrets: ConnectionTrafficSecrets,
     sequence: u64,
 }
