@@ -183,11 +183,11 @@ impl Watch {
 struct Seen<S> {
     /// The state that nothing more is to be had from: it was taken over, or read and of no use.
     done: S,
-    /// What was last complained of.
-    complaint: Option<(S, String)>,
+    /// What was complained of since.
+    complaint: Option<String>,
 }
 
-impl<S: PartialEq> Seen<S> {
+impl<S> Seen<S> {
     fn new(done: S) -> Self {
         Self { done, complaint: None }
     }
@@ -196,11 +196,10 @@ impl<S: PartialEq> Seen<S> {
         *self = Self::new(state);
     }
 
-    /// Whether `error` in this state of the files is news.
-    fn is_news(&mut self, state: S, error: String) -> bool {
-        let complaint = Some((state, error));
-        let news = complaint != self.complaint;
-        self.complaint = complaint;
+    /// Whether `error` is another than the last one.
+    fn is_news(&mut self, error: String) -> bool {
+        let news = self.complaint.as_ref() != Some(&error);
+        self.complaint = Some(error);
         news
     }
 }
@@ -328,7 +327,7 @@ impl Tls {
                     if !matches!(error, CertificateError::Io { .. }) {
                         watch.certificate.done = stamp;
                     }
-                    if watch.certificate.is_news(stamp, error.to_string()) {
+                    if watch.certificate.is_news(error.to_string()) {
                         tracing::error!(%error, "the changed certificate cannot be used; the one before stays in use");
                     }
                 }
@@ -352,7 +351,7 @@ impl Tls {
                     if !matches!(error, KeyError::Io { .. }) {
                         watch.tickets.done = stamp;
                     }
-                    if watch.tickets.is_news(stamp, error.to_string()) {
+                    if watch.tickets.is_news(error.to_string()) {
                         tracing::warn!(%error, "the keys of tickets cannot be read; those before stay in use");
                     }
                 }
