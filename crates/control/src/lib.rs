@@ -100,6 +100,7 @@ pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToke
         config,
         local,
         scheme: if tls.is_some() { "https" } else { "http" },
+        tls: tls.clone(),
         doors,
         addresses: run.join("addresses.json"),
         store: Arc::new(store),

@@ -32,6 +32,9 @@ fn render(control: &Control) -> String {
     let handle = recorder.handle();
     with_local_recorder(&recorder, || {
         own(&control.counters);
+        if let Some(expires) = control.tls.as_ref().and_then(|tls| tls.certificate_expires_s()) {
+            gauge!("minassa_control_certificate_expires_timestamp_seconds").set(expires as f64);
+        }
         let now = Instant::now();
         {
             let observed = control.observed();

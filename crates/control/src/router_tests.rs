@@ -126,6 +126,7 @@ async fn begin(path: &Path, config: ControlConfig) -> Arc<Control> {
         config,
         local: ([127, 0, 0, 1], 8080).into(),
         scheme: "http",
+        tls: None,
         doors: Some(doors),
         addresses: path.join("addresses.json"),
         store: Arc::new(SqliteStore::open(&path.join("minassa.db")).await.unwrap()),

@@ -12,6 +12,7 @@ use backend::keys::{KeyError, Keys};
 use backend::objects::Objects;
 use backend::problem::Problem;
 use backend::store::{Progress, Store, StoreError};
+use backend::tls::Tls;
 use ed25519_dalek::{Signer as _, SigningKey};
 use http::StatusCode;
 use model::{Event, EventSlug};
@@ -52,6 +53,8 @@ pub(crate) struct Control {
     pub(crate) local: SocketAddr,
     /// What addresses of our doors begin with: `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// The certificate of our door, if it has one.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) keys: Keys,
@@ -81,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) local: SocketAddr,
     /// What addresses of our doors begin with: `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// The certificate of our door, if it has one.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) doors: Option<Doors>,
     pub(crate) addresses: PathBuf,
     pub(crate) store: Arc<dyn Store>,
@@ -103,8 +108,19 @@ pub(crate) enum BeginError {
 impl Control {
     /// Reads what is kept.
     pub(crate) async fn begin(parts: Parts) -> Result<Arc<Self>, BeginError> {
-        let Parts { config, local, scheme, doors, addresses, store, objects, keys, operator, hears_since } =
-            parts;
+        let Parts {
+            config,
+            local,
+            scheme,
+            tls,
+            doors,
+            addresses,
+            store,
+            objects,
+            keys,
+            operator,
+            hears_since,
+        } = parts;
         let publisher = keys.publisher()?;
         let events = store.events(config.events_max).await?;
         let events = events
@@ -129,6 +145,7 @@ impl Control {
             config,
             local,
             scheme,
+            tls,
             addresses,
             store,
             objects,

@@ -139,6 +139,7 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
         listeners_max: budget.listeners as u64,
         files_address,
         scheme,
+        tls: place.tls.clone(),
         bus: Arc::new(bus) as Arc<dyn Bus>,
         bell: Arc::clone(&bell),
         recordings: Recordings::new(directories, config.disk_reads, budget.recordings),

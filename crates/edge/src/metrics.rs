@@ -219,6 +219,14 @@ pub(crate) fn render(shared: &Shared) -> String {
         &one(&counters.push_cpu_us),
     );
     family("open_files", "gauge", "Open files and sockets.", &[(String::new(), open_files())]);
+    if let Some(expires) = shared.tls.as_ref().and_then(|tls| tls.certificate_expires_s()) {
+        family(
+            "certificate_expires_timestamp_seconds",
+            "gauge",
+            "When the certificate in use ends.",
+            &[(String::new(), expires)],
+        );
+    }
     counters.lateness.render(
         &mut text,
         "minassa_edge_lateness_seconds",

@@ -9,6 +9,7 @@ use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
 use backend::bus::Bus;
 use backend::keys::Keys;
 use backend::machine::Memory;
+use backend::tls::Tls;
 use model::EventSlug;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) files_address: SocketAddr,
     /// What addresses of our doors begin with: `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// The certificate of both doors, if they have one.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) bus: Arc<dyn Bus>,
     /// Wakes the push door.
     pub(crate) bell: Arc<Bell>,
@@ -124,6 +127,8 @@ pub(crate) struct Parts {
     pub(crate) files_address: SocketAddr,
     /// What addresses of our doors begin with: `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// The certificate of both doors, if they have one.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) recordings: Recordings,
@@ -148,6 +153,7 @@ impl Shared {
             listeners_max: parts.listeners_max,
             files_address: parts.files_address,
             scheme: parts.scheme,
+            tls: parts.tls,
             bus: parts.bus,
             bell: parts.bell,
             recordings: parts.recordings,

@@ -72,6 +72,16 @@ fn every_door_and_address_is_https() -> Result<()> {
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("tls-required"), "{door}: {answer}");
     }
 
+    for (door, role) in [("control", "control"), ("stage", "origin"), ("files", "edge")] {
+        let url = format!("https://{}/metrics", server.door(door)?);
+        let figures = agent.get(&url).call()?.body_mut().read_to_string()?;
+        let name = format!("minassa_{role}_certificate_expires_timestamp_seconds ");
+        let end: f64 =
+            figures.lines().find_map(|line| line.strip_prefix(&name)).context("the end")?.parse()?;
+        let left = end - SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+        assert!((390.0 * 86_400.0..398.0 * 86_400.0).contains(&left), "{role}: {left} s");
+    }
+
     // From elsewhere, by name, if the certificate is trusted there.
     let url = format!("https://localhost:{}", control.rsplit(':').next().context("a port")?);
     let list = |trusted: &Path| {

@@ -144,7 +144,7 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
         pulses,
     })
     .context("cannot start the media thread")?;
-    let door = Arc::new(Door::new(
+    let mut door = Door::new(
         directory,
         media.orders.clone(),
         media.health.clone(),
@@ -152,7 +152,9 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
         OperatorToken::new(data.join("run/operator-token")),
         config.sessions_max,
         shutdown.clone(),
-    ));
+    );
+    door.tls = tls.clone();
+    let door = Arc::new(door);
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().keep_fresh(shutdown.clone()));
     }

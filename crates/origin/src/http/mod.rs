@@ -20,6 +20,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use backend::http::{Connection, Limits, Prefixed, TlsDoor, accept_loop, begin, serve_connection};
 use backend::problem::Problem;
+use backend::tls::Tls;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, StatusCode, header};
 use model::EventSlug;
@@ -60,6 +61,8 @@ pub(crate) struct Door {
     /// Icecast sources at once, those not let in yet included.
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) ready: AtomicBool,
+    /// The certificate of the door, if it has one.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) shutdown: CancellationToken,
     sessions: AtomicU64,
 }
@@ -84,6 +87,7 @@ impl Door {
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             streams: Arc::new(Semaphore::new(streams_max)),
             ready: AtomicBool::new(false),
+            tls: None,
             shutdown,
             sessions: AtomicU64::new(1),
         }

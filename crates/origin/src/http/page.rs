@@ -73,6 +73,10 @@ fn gauges(door: &Door) -> Vec<Gauge> {
         plain("minassa_origin_programmes", "Programmes running.", door.health.programmes() as f64),
         plain("minassa_origin_events", "Events known.", views.len() as f64),
     ];
+    if let Some(expires) = door.tls.as_ref().and_then(|tls| tls.certificate_expires_s()) {
+        let name = "minassa_origin_certificate_expires_timestamp_seconds";
+        gauges.push(plain(name, "When the certificate in use ends.", expires as f64));
+    }
     let mut alarms = Gauge { name: "minassa_origin_alarm", help: "1 while it rings.", values: Vec::new() };
     let mut parts =
         Gauge { name: "minassa_origin_newest_part", help: "Newest part published.", values: Vec::new() };
