@@ -206,6 +206,10 @@ impl<'s> Load<'s> {
             }
         }
         self.report.cpu_us = thread_cpu_us() - cpu_us;
+        if !storm_over {
+            // It lasted as long as the window.
+            self.report.storm_cpu_us = self.report.cpu_us;
+        }
         self.conclude();
         tell(self.standing);
         let left_us = (self.plan.end_us + LINGER_US).saturating_sub(self.clock.now_us());
