@@ -210,7 +210,7 @@ fn certificate(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.verdict(
         &format!("{what}: dropped, failed, missed, of those there and of {joins} who join meanwhile"),
         &format!(
-            "{} lost, {} failed, {} missed; {} of {} heard throughout, {} of {} joined",
+            "{} lost, {} failed, {} missed; {} of {} hear at the end, {} of {} joined",
             base.counts.lost + storm.counts.lost,
             base.counts.failed + storm.counts.failed,
             base.counts.missed + storm.counts.missed,
@@ -310,7 +310,7 @@ fn moves(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.verdict(
         &format!("{all} listeners moved twice: reconnections and gaps"),
         &format!(
-            "{} lost, {} missed, {} twice, {} broken; {} heard throughout",
+            "{} lost, {} missed, {} twice, {} broken; {} hear at the end",
             base.counts.lost,
             base.counts.missed,
             base.counts.duplicates,
