@@ -73,7 +73,17 @@ async fn what_is_pushed_listed_and_recorded_is_the_same() {
             }
         }
         match stage {
-            "live" => studio.end(),
+            "live" => {
+                studio.end();
+                let ended = async {
+                    for rendition in Rendition::ALL {
+                        while !playlist(&edge, &format!("/live/talk/{rendition}.m3u8")).await.ended {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                };
+                tokio::time::timeout(NEVER, ended).await.unwrap();
+            }
             "ended" => {
                 edge.stop().await;
                 edge = Edge::start(directory.path(), 0, |_| {});

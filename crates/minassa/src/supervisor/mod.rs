@@ -42,6 +42,8 @@ pub use process::{SUPERVISOR_PID, bind_to_supervisor};
 
 /// The addresses are announced when every role is ready, or after this long with those that are.
 const ANNOUNCE_MOST: Moment = Moment::from_secs(10);
+/// Who wakes up this much later than it wanted has not been running in between.
+const STANDSTILL: Moment = Moment::from_secs(1);
 /// A signal this long after the first one to stop is impatience.
 const IMPATIENCE_AFTER: Moment = Moment::from_secs(1);
 /// If no role has ever been ready after this many exits of one of them, the start has failed.
@@ -207,9 +209,14 @@ impl Server {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
+        let mut awake = self.now();
         loop {
             self.reap()?;
             let now = self.now();
+            if now > awake + STANDSTILL {
+                // Not only its children were silent: the machine, or this process, stood still.
+                self.children.iter_mut().for_each(|child| child.watch.excuse(now));
+            }
             if self.listen(now) {
                 self.announce(now)?;
             }
@@ -229,7 +236,7 @@ impl Server {
                 tracing::info!("stopped");
                 return Ok(());
             }
-            self.wait()?;
+            awake = self.wait()?;
         }
     }
 
@@ -369,7 +376,9 @@ impl Server {
     }
 
     /// Sleeps until a child beats or dies, a signal comes, or a watch has something to say.
-    fn wait(&self) -> anyhow::Result<()> {
+    /// Waits until something happens or is due. Returns when that should have been at the latest, and now if something
+    /// happened before.
+    fn wait(&self) -> anyhow::Result<Moment> {
         let now = self.now();
         let next = self
             .children
@@ -392,7 +401,7 @@ impl Server {
             Err(error) => return Err(error).context("cannot wait"),
         }
         self.signals.drain_children();
-        Ok(())
+        Ok(self.now().min(next.map_or(Moment::MAX, |wait| now + wait)))
     }
 }
 
