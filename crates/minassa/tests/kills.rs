@@ -128,8 +128,10 @@ fn control_is_killed_and_hangs_and_nobody_notices() -> Result<()> {
         held.context("hold without control")?;
         show.speakers.remove(0).leave();
         server.command(&["event", "start", &show.event.event]).context("start without control")?;
+        let asked = Instant::now();
         let again = show.speaker(0, 600)?;
         assert!(again.wait_connected(Duration::from_secs(20)), "{:?}", again.state());
+        hold_delay("a speaker comes without control, s", asked.elapsed().as_secs_f64(), 3.0);
         show.speakers.insert(0, again);
         server.wait_replaced("control", pid, Duration::from_secs(30))?;
     }
@@ -294,8 +296,8 @@ fn a_step_of_the_wall_clock_moves_nothing_but_an_alarm() -> Result<()> {
             "wall clock {step} s: {came} parts came in {:.1} s, {expected:.1} were due",
             asked.elapsed().as_secs_f64()
         );
-        // An hour would be 7,500 parts.
-        assert!((came - expected).abs() <= 8.0);
+        // A machine that stands still as a sample is taken is off by parts, a step of an hour by 7,500 of them.
+        hold_delay("parts off", (came - expected).abs(), 2.0);
         let stage = show.server.stage(&show.event.event)?;
         let alarm = stage["alarms"].as_array().context("alarms")?.iter().any(|a| a == "clock_step");
         assert_eq!(alarm, step != "+0", "{stage}");

@@ -375,9 +375,8 @@ impl Server {
         Ok(())
     }
 
-    /// Sleeps until a child beats or dies, a signal comes, or a watch has something to say.
-    /// Waits until something happens or is due. Returns when that should have been at the latest, and now if something
-    /// happened before.
+    /// Sleeps until a child beats or dies, a signal comes, or a watch has something to say. Returns when it should have
+    /// woken at the latest: much later than that nobody was running.
     fn wait(&self) -> anyhow::Result<Moment> {
         let now = self.now();
         let next = self
