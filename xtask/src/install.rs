@@ -138,7 +138,9 @@ fn install(packages: &[Package]) -> Result<()> {
         bail!("install these with your system's package manager: {}", names.join(", "));
     }
     run(&mut apt_get(&["update"])?)?;
-    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    // A machine that has just started may be busy with packages of its own.
+    let patient = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"];
+    let mut install = [&["install", "--yes", "--no-install-recommends"], &patient[..]].concat();
     install.extend(&names);
     run(&mut apt_get(&install)?)?;
     match missing.iter().find(|package| !(package.is_there)()) {

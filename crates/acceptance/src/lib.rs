@@ -46,14 +46,18 @@ pub fn repeats(default: usize) -> usize {
     std::env::var("MINASSA_REPEAT").ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+/// Whether this is one of the long trials, on a machine that does nothing else.
+pub fn is_trial() -> bool {
+    std::env::var_os("MINASSA_REPEAT").is_some()
+}
+
 /// Holds a delay against its bound. The long trials (`cargo xtask trials`, on a machine that does nothing else) hold it
 /// exactly; an ordinary run of the tests, which may share its machine, prints it and fails only at four times the bound.
 ///
 /// # Panics
 /// If the bound is broken.
 pub fn hold_delay(what: &str, value: f64, bound: f64) {
-    let strict = std::env::var_os("MINASSA_REPEAT").is_some();
-    let limit = if strict { bound } else { 4.0 * bound };
+    let limit = if is_trial() { bound } else { 4.0 * bound };
     assert!(value <= limit, "{what}: {value:.3} is over {limit:.3} (the bound is {bound:.3})");
 }
 

@@ -239,8 +239,11 @@ impl Server {
         let text = |v: &Value| v.as_str().map(str::to_owned).context("a text was expected");
         let texts =
             |v: &Value| v.as_array().context("a list was expected")?.iter().map(text).collect::<Result<_>>();
+        let event = text(&value["event"])?;
+        // Control answers when origin has taken it in, but does not wait for ever.
+        wait_for("origin to take the event in", Duration::from_secs(30), || self.stage(&event).map(Some))?;
         Ok(Links {
-            event: text(&value["event"])?,
+            event,
             listen: text(&value["listen"])?,
             host: text(&value["host"])?,
             speakers: texts(&value["speakers"])?,

@@ -246,9 +246,10 @@ impl Live {
         let pushed = {
             let mut window = write(&self.window);
             let pushed = window.push(part);
-            // Origin names no newest part before its first one, so only part 0 is
-            // known to be the present then: after a restart what it retains comes in, and is old.
-            if facts.newest_at_origin().map_or(number == PartNumber::ZERO, |newest| newest <= number) {
+            // Origin names no newest part before its first one, so only part 0 is known to be the present then, and only
+            // once origin has spoken: after a restart what it retains comes in, and is old.
+            let is_first = facts.status.is_some() && number == PartNumber::ZERO;
+            if facts.newest_at_origin().map_or(is_first, |newest| newest <= number) {
                 window.settle();
             }
             pushed

@@ -76,10 +76,14 @@ async fn what_is_pushed_listed_and_recorded_is_the_same() {
         match stage {
             "live" => {
                 studio.end();
-                // The edge hears of it in a moment.
-                while !playlist(&edge, "/live/talk/opus-24.m3u8").await.ended {
-                    tokio::task::yield_now().await;
-                }
+                let ended = async {
+                    for rendition in Rendition::ALL {
+                        while !playlist(&edge, &format!("/live/talk/{rendition}.m3u8")).await.ended {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                };
+                tokio::time::timeout(NEVER, ended).await.unwrap();
             }
             "ended" => {
                 edge.stop().await;

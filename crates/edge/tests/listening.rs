@@ -408,7 +408,7 @@ async fn listeners_are_let_go_properly_when_the_edge_stops() {
         }
         assert!(stream.notices.iter().all(|notice| notice["s"] != "ended"));
     }
-    timeout(Duration::from_secs(3), edge.running).await.expect("within three seconds").unwrap().unwrap();
+    timeout(Duration::from_secs(10), edge.running).await.expect("soon").unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

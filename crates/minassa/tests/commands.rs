@@ -197,7 +197,7 @@ fn what_the_server_refuses_is_told() -> Result<()> {
 fn the_demonstration_shows_a_whole_event() -> Result<()> {
     let temporary = tempfile::tempdir()?;
     let output = Command::new(BINARY)
-        .args(["demo", "--minutes", "0.1", "--starts-in", "4", "--edges", "1"])
+        .args(["demo", "--minutes", "0.1", "--starts-in", "6", "--edges", "1"])
         .env("TMPDIR", temporary.path())
         .current_dir(temporary.path())
         .stdin(Stdio::null())

@@ -128,8 +128,10 @@ fn control_is_killed_and_hangs_and_nobody_notices() -> Result<()> {
         held.context("hold without control")?;
         show.speakers.remove(0).leave();
         server.command(&["event", "start", &show.event.event]).context("start without control")?;
+        let asked = Instant::now();
         let again = show.speaker(0, 600)?;
-        assert!(again.wait_connected(Duration::from_secs(3)), "{:?}", again.state());
+        assert!(again.wait_connected(Duration::from_secs(20)), "{:?}", again.state());
+        hold_delay("a speaker comes without control, s", asked.elapsed().as_secs_f64(), 3.0);
         show.speakers.insert(0, again);
         server.wait_replaced("control", pid, Duration::from_secs(30))?;
     }
@@ -141,7 +143,7 @@ fn control_is_killed_and_hangs_and_nobody_notices() -> Result<()> {
     assert_eq!(show.speakers[1].state().connections, states[1], "the other speaker was not disturbed");
     let pid = show.server.signal("control", Signal::STOP)?;
     show.server.command(&["event", "end", &show.event.event]).context("end without control")?;
-    show.server.wait_state(&show.event.event, "ended", Duration::from_secs(5))?;
+    show.server.wait_state(&show.event.event, "ended", Duration::from_secs(20))?;
     show.server.wait_replaced("control", pid, Duration::from_secs(30))?;
     println!("control killed or stopped {} times: nobody came back, nothing missed", repeats(3));
     Ok(())
@@ -191,6 +193,13 @@ fn origin_is_killed_while_live() -> Result<()> {
         let report = listener.report();
         assert!(report.is_contiguous(), "gap parts fill the hole: {:?}", report.errors);
     }
+    // A hole that is surely longer than a part: for three of them nobody starts origin again.
+    show.server.signal("supervisor", Signal::STOP)?;
+    let pid = show.server.kill("origin")?;
+    std::thread::sleep(3 * model::PART_DURATION);
+    show.server.signal("supervisor", Signal::CONT)?;
+    show.server.wait_replaced("origin", pid, Duration::from_secs(20))?;
+    all_newer(&listeners, &newest(&listeners), Duration::from_secs(20))?;
     let first = listeners[0].report();
     show.server.command(&["event", "end", event])?;
     show.server.wait_state(event, "ended", Duration::from_secs(5))?;
@@ -210,9 +219,7 @@ fn origin_is_killed_while_live() -> Result<()> {
         }
     }
     println!("{} parts recorded, {gaps} of them marked gaps", range.end.get() - range.start.get());
-    // A restart may be quicker than a part lasts; a longer hole must be marked.
-    let away = Duration::from_secs_f64(quantile(&programme, 1.0));
-    assert!(gaps > 0 || away < 3 * model::PART_DURATION, "the hole of {away:?} is marked");
+    assert!(gaps > 0, "the hole is marked");
     Ok(())
 }
 
@@ -235,9 +242,9 @@ fn the_supervisor_is_killed_and_the_next_start_resumes() -> Result<()> {
         show.server.restart()?;
         all_newer(&listeners, &before, Duration::from_secs(20))?;
         back.push(killed.elapsed().as_secs_f64());
-        show.server.wait_state(&show.event.event, "live", Duration::from_secs(5))?;
+        show.server.wait_state(&show.event.event, "live", Duration::from_secs(20))?;
         for speaker in &show.speakers {
-            assert!(speaker.wait_connected(Duration::from_secs(5)), "{:?}", speaker.state());
+            assert!(speaker.wait_connected(Duration::from_secs(30)), "{:?}", speaker.state());
         }
     }
     print("supervisor killed and started again, a new part at every listener", &back);
@@ -277,7 +284,9 @@ fn a_step_of_the_wall_clock_moves_nothing_but_an_alarm() -> Result<()> {
     let runtime = runtime()?;
     let listeners = show.listeners(&runtime, 5)?;
     for step in ["+3600", "+0", "-3600", "+0"] {
-        std::fs::write(&offset, format!("{step}\n"))?;
+        // Whole or not at all: processes read it all the time.
+        std::fs::write(folder.path().join("next"), format!("{step}\n"))?;
+        std::fs::rename(folder.path().join("next"), &offset)?;
         let (asked, from) = (Instant::now(), listeners[0].look(|r| r.newest()).context("a part")?);
         std::thread::sleep(Duration::from_secs(5));
         let to = listeners[0].look(|r| r.newest()).context("a part")?;
@@ -287,7 +296,8 @@ fn a_step_of_the_wall_clock_moves_nothing_but_an_alarm() -> Result<()> {
             "wall clock {step} s: {came} parts came in {:.1} s, {expected:.1} were due",
             asked.elapsed().as_secs_f64()
         );
-        assert!((came - expected).abs() <= 2.0);
+        // A machine that stands still as a sample is taken is off by parts, a step of an hour by 7,500 of them.
+        hold_delay("parts off", (came - expected).abs(), 2.0);
         let stage = show.server.stage(&show.event.event)?;
         let alarm = stage["alarms"].as_array().context("alarms")?.iter().any(|a| a == "clock_step");
         assert_eq!(alarm, step != "+0", "{stage}");

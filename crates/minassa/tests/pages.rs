@@ -61,7 +61,7 @@ fn the_modules_pass_their_own_tests() -> Result<()> {
 fn pages_fit_and_say_nothing_on_the_console() -> Result<()> {
     let server = Server::start(BINARY, 1)?;
     let soon = server.create_event(600.0, &["--title-ar", "حديث الليل", "--slug", "soon"])?;
-    let over = server.create_event(0.5, &["--title-ar", "حديث الأمس", "--slug", "over"])?;
+    let over = server.create_event(600.0, &["--title-ar", "حديث الأمس", "--slug", "over"])?;
     server.command(&["event", "start", "over"])?;
     std::thread::sleep(Duration::from_secs(6));
     server.command(&["event", "end", "over"])?;

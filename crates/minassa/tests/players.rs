@@ -23,7 +23,7 @@ fn seconds() -> f64 {
 /// A show on air with both built-in voices, whose mix is kept.
 fn show() -> Result<(Server, String, Vec<Speaker>)> {
     let server = Server::start_with(BINARY, 1, &[], &[("MINASSA_ORIGIN_KEEP_MIX", "true")])?;
-    let event = server.create_event(1.0, &[])?;
+    let event = server.create_event(3.0, &[])?;
     let whip = format!("http://{}/whip/{}", server.door("stage")?, event.event);
     let mut speakers = Vec::new();
     for (invite, voice) in event.speaker_invites.iter().zip([

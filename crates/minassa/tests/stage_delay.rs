@@ -19,7 +19,7 @@ const EVERY: u64 = 53;
 #[test]
 fn the_servers_share_of_the_delay_on_stage() -> Result<()> {
     let server = Server::start(BINARY, 1)?;
-    let event = server.create_event(1.0, &[])?;
+    let event = server.create_event(3.0, &[])?;
     let whip = format!("http://{}/whip/{}", server.door("stage")?, event.event);
     let heard: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let mut listening = SpeakerConfig::new(&whip, &event.speaker_invites[1], Silence);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use acceptance::ffmpeg;
 use acceptance::server::Server;
 use acceptance::signal::{RATE, tone_db};
-use acceptance::{hold_delay, repeats};
+use acceptance::{hold_delay, quantile, repeats};
 use anyhow::{Context as _, Result, ensure};
 use model::UnixTime;
 use rehearse::{Speaker, SpeakerConfig, Tone};
@@ -22,11 +22,17 @@ fn now_ms() -> f64 {
 
 /// Reads the pushed stream and returns when (wall clock, ms) the part holding `media_s` seconds since doors was whole.
 fn first_live_part(push: &str, event: &str, part: u64) -> Result<f64> {
-    let mut socket = TcpStream::connect(push)?;
-    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(socket, "GET /live/{event}/opus-48.mp4 HTTP/1.1\r\nHost: {push}\r\n\r\n")?;
-    let mut reader = BufReader::new(socket);
     let mut line = String::new();
+    // Origin has opened its doors; an edge hears of it a moment later.
+    let mut reader = acceptance::wait_for("the stream", Duration::from_secs(20), || {
+        let mut socket = TcpStream::connect(push)?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        write!(socket, "GET /live/{event}/opus-48.mp4 HTTP/1.1\r\nHost: {push}\r\n\r\n")?;
+        let mut reader = BufReader::new(socket);
+        line.clear();
+        reader.read_line(&mut line)?;
+        Ok(line.starts_with("HTTP/1.1 200 ").then_some(reader))
+    })?;
     while line != "\r\n" {
         line.clear();
         ensure!(reader.read_line(&mut line)? > 0, "the answer ended in its head");
@@ -69,7 +75,7 @@ fn the_voice_begins_at_the_announced_time() -> Result<()> {
             Tone { hz: 1_000, peak: 0.25 },
         ))?;
         let push = server.door("push")?;
-        server.wait_state(&slug, "doors", Duration::from_secs(5))?;
+        server.wait_state(&slug, "doors", Duration::from_secs(20))?;
         let stage = server.stage(&slug)?;
         let doors = UnixTime::parse(stage["doors_at"].as_str().context("doors_at")?)?;
         let media_ms = (starts.as_nanos() - doors.as_nanos()) as f64 / 1e6;
@@ -91,7 +97,8 @@ fn the_voice_begins_at_the_announced_time() -> Result<()> {
         // The tone is told from the slate by its own level in windows of 20 ms.
         let windows: Vec<f64> =
             heard.samples.chunks(RATE / 50).map(|w| tone_db(w, 1_000.0, 48_000.0)).collect();
-        let steady = windows.iter().rev().take(40).copied().fold(f64::INFINITY, f64::min);
+        let last: Vec<f64> = windows.iter().rev().take(100).copied().collect();
+        let steady = quantile(&last, 0.5);
         let onset = windows
             .windows(10)
             .position(|w| w.iter().all(|&level| level > steady - 6.0))

@@ -119,7 +119,7 @@ pub fn bind_media(address: SocketAddr) -> std::io::Result<UdpSocket> {
 /// thread ends by itself, which is a bug. A full or read-only disk is no error: the show goes on, with an alarm.
 pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
-    recovery::warm_up();
+    let slates = recovery::warm_up();
     let Place { data, listener, media: socket, tls, pulses } = place;
     let candidates =
         candidates(&socket, &config).context("the media port has no address to name to speakers")?;
@@ -165,6 +165,8 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
     let objects = DirectoryObjects::new(&data.join("objects"));
     let mut keeper = Keeper::new(recovery, bus.clone(), objects, media.orders.clone());
     keeper.recover(config.refill()).await?;
+    // The first event would wait for them, and with it whoever has its links.
+    slates.await;
     door.ready.store(true, Ordering::Relaxed);
     tracing::info!("origin is ready");
     let following = tokio::spawn(keeper.follow());

@@ -47,10 +47,14 @@ pub(crate) struct Recovery {
 pub(crate) static WAITING: LazyLock<Slate> = LazyLock::new(Slate::waiting);
 static HOLDING: LazyLock<Slate> = LazyLock::new(Slate::holding);
 
-/// Begins to make the slates, on threads of the runtime.
-pub(crate) fn warm_up() {
-    spawn_blocking(|| LazyLock::force(&WAITING));
-    spawn_blocking(|| LazyLock::force(&HOLDING));
+/// Begins to make the slates, on threads of the runtime. Done when both are there.
+pub(crate) fn warm_up() -> impl Future<Output = ()> {
+    let waiting = spawn_blocking(|| LazyLock::force(&WAITING));
+    let holding = spawn_blocking(|| LazyLock::force(&HOLDING));
+    async {
+        // Should one of them fail, whoever uses it fails, and says why.
+        let _ = (waiting.await, holding.await);
+    }
 }
 
 /// One event as the disk has it.
@@ -130,6 +134,8 @@ impl Recovery {
     /// publisher's window is to begin with, too.
     pub(crate) fn resume(&self, found: Found, held: BTreeMap<PartNumber, Part>) -> (Registration, Vec<Part>) {
         let Found { kept: Kept { event, anchor, log, epoch, finished }, key, recording } = found;
+        // What may take a while comes before the clock is looked at: doors are planned from there.
+        let (slate, hold) = (WAITING.clone(), HOLDING.clone());
         let reading = clock::read();
         let slug = event.slug.clone();
         let (recorder, recovered) = recording.unzip();
@@ -150,8 +156,8 @@ impl Recovery {
             adopted: Vec::new(),
             newest: None,
             recording: state.clone(),
-            slate: WAITING.clone(),
-            hold: HOLDING.clone(),
+            slate,
+            hold,
         };
         let Some(anchor) = anchor else { return (registration, Vec::new()) };
         state.set_anchored();

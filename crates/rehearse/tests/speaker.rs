@@ -158,6 +158,7 @@ fn it_is_heard_and_hears() {
     let echo = Echo::start();
     let (tell, frames) = mpsc::channel();
     let mut config = echo.config();
+    config.silence_limit = Duration::from_secs(5);
     config.heard = Some(Box::new(move |heard| {
         tell.send(heard).ok();
     }));

@@ -43,6 +43,8 @@ pub use process::{SUPERVISOR_PID, bind_to_supervisor};
 
 /// The addresses are announced when every role is ready, or after this long with those that are.
 const ANNOUNCE_MOST: Moment = Moment::from_secs(10);
+/// Who wakes up this much later than it wanted has not been running in between.
+const STANDSTILL: Moment = Moment::from_secs(1);
 /// A signal this long after the first one to stop is impatience.
 const IMPATIENCE_AFTER: Moment = Moment::from_secs(1);
 /// If no role has ever been ready after this many exits of one of them, the start has failed.
@@ -210,9 +212,14 @@ impl Server {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
+        let mut awake = self.now();
         loop {
             self.reap()?;
             let now = self.now();
+            if now > awake + STANDSTILL {
+                // Not only its children were silent: the machine, or this process, stood still.
+                self.children.iter_mut().for_each(|child| child.watch.excuse(now));
+            }
             if self.listen(now) {
                 self.announce(now)?;
             }
@@ -232,7 +239,7 @@ impl Server {
                 tracing::info!("stopped");
                 return Ok(());
             }
-            self.wait()?;
+            awake = self.wait()?;
         }
     }
 
@@ -371,8 +378,9 @@ impl Server {
         Ok(())
     }
 
-    /// Sleeps until a child beats or dies, a signal comes, or a watch has something to say.
-    fn wait(&self) -> anyhow::Result<()> {
+    /// Sleeps until a child beats or dies, a signal comes, or a watch has something to say. Returns when it should have
+    /// woken at the latest: much later than that nobody was running.
+    fn wait(&self) -> anyhow::Result<Moment> {
         let now = self.now();
         let next = self
             .children
@@ -395,7 +403,7 @@ impl Server {
             Err(error) => return Err(error).context("cannot wait"),
         }
         self.signals.drain_children();
-        Ok(())
+        Ok(self.now().min(next.map_or(Moment::MAX, |wait| now + wait)))
     }
 }
 

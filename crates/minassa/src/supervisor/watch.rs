@@ -123,6 +123,15 @@ impl Watch {
         }
     }
 
+    /// Nobody could have heard it: its time begins anew.
+    pub(super) fn excuse(&mut self, now: Moment) {
+        match &mut self.state {
+            State::Starting { since } => *since = now,
+            State::Running { beat, .. } => *beat = now,
+            State::Waiting { .. } | State::Stopping { .. } | State::Killed { .. } | State::Gone => {}
+        }
+    }
+
     /// Its process is gone, or could not be started. Returns how long it waits for the next, `None` if there is to
     /// be none.
     pub(super) fn exited(&mut self, now: Moment) -> Option<Duration> {
@@ -232,6 +241,20 @@ mod tests {
         assert!(!watch.beat(now + ms(500)));
         assert_eq!(watch.exited(now + s(1)), Some(Duration::ZERO));
         assert_eq!(watch.restarts(), 10);
+    }
+
+    #[test]
+    fn whom_nobody_could_have_heard_has_its_time_again() {
+        let mut watch = running(s(10));
+        watch.excuse(s(60));
+        assert_eq!(watch.poll(ms(64_999)), None);
+        assert_eq!(watch.poll(s(65)), Some(Order::KillHanging));
+        watch.excuse(s(70));
+        assert_eq!(watch.next(), None, "a killed one stays so");
+        let mut starting = Watch::new(s(0));
+        starting.poll(s(0));
+        starting.excuse(s(60));
+        assert_eq!(starting.next(), Some(s(75)));
     }
 
     #[test]

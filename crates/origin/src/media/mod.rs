@@ -300,9 +300,10 @@ impl Media {
     fn turn(&mut self, buffer: &mut [u8]) -> bool {
         let reading = clock::read();
         self.health.beat_ms.store(reading.boot.as_nanos() / 1_000_000, Ordering::Relaxed);
+        // Sound first: after a pause several frames are due, and what has come in meanwhile belongs in them.
+        let datagrams = self.receive(buffer);
         let behind = self.advance(reading);
         let orders = self.take_orders();
-        let datagrams = self.receive(buffer);
         self.tell_sessions(reading);
         if reading.boot.since(self.watched) >= Duration::from_secs(1) {
             self.watched = reading.boot;

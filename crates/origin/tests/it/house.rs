@@ -53,7 +53,9 @@ fn origin_process() {
     });
     let place = Place { data, listener, media, tls: None, pulses: None };
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(origin::run(OriginConfig::default(), place, shutdown)).unwrap();
+    // The edge of these tests answers when its thread has its turn.
+    let config = OriginConfig { refill_ms: 2_000, ..OriginConfig::default() };
+    runtime.block_on(origin::run(config, place, shutdown)).unwrap();
 }
 
 /// A running origin.

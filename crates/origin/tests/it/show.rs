@@ -25,7 +25,8 @@ fn share(samples: &[f32], hz: f32) -> f32 {
 #[test]
 fn speakers_hear_each_other_and_the_show_goes_live_by_itself() {
     let house = House::new();
-    let event = house.event("talk", Duration::from_secs(8));
+    // Doors, on a segment before it, are three seconds away.
+    let event = house.event("talk", Duration::from_millis(6_800));
     house.announce(&event);
     let origin = house.origin(None);
     house.wait(&event, |_| Some(()));
@@ -154,7 +155,11 @@ fn snapshots_are_streamed_to_those_who_watch() {
 #[test]
 fn dead_air_brings_the_hold_slate_and_speech_ends_it() {
     let house = House::new();
-    let event = model::Event { hold_on_silence: true, ..house.event("talk", Duration::from_secs(600)) };
+    let event = model::Event {
+        hold_on_silence: true,
+        doors_before: Duration::ZERO,
+        ..house.event("talk", Duration::from_secs(600))
+    };
     house.announce(&event);
     let origin = house.origin(None);
     house.wait(&event, |_| Some(()));
