@@ -123,6 +123,9 @@ mod tests {
     use super::*;
     use crate::channel::Facts;
 
+    /// A test that is not over by then never is.
+    const NEVER: Duration = Duration::from_secs(60);
+
     fn part(number: u64) -> Part {
         let payload = Payload::new(Bytes::from_static(b"part"));
         Part {
@@ -134,9 +137,12 @@ mod tests {
         }
     }
 
+    /// A window of so many parts that has settled: origin has said nothing for two of its seconds.
     fn live(parts: u64) -> Live {
         let live = Live::new(std::sync::Arc::new(crate::bell::Bell::silent()));
         (0..parts).for_each(|number| _ = live.accept(part(number), &Facts::default()));
+        (0..2).for_each(|_| _ = live.tick(&Facts::default()));
+        assert!(live.window().is_settled());
         live
     }
 
@@ -174,9 +180,10 @@ mod tests {
             assert_eq!(holds.taken(), 1);
             live.accept(part(24), &Facts::default());
         };
-        let wait = |segment, part| holds.hold(&live, LONGEST, reload(segment, part));
+        let wait = |segment, part| holds.hold(&live, NEVER * 2, reload(segment, part));
         // One asks for the fifth part of the segment in progress, one for what follows its eighth, one for too much.
-        let (first, second, gone, ()) = tokio::join!(wait(2, 4), wait(2, 8), wait(5, 0), parts);
+        let all = async { tokio::join!(wait(2, 4), wait(2, 8), wait(5, 0), parts) };
+        let (first, second, gone, ()) = timeout(NEVER, all).await.unwrap();
         assert_eq!((first, second, gone), (Held::Ready, Held::Ready, Held::TooFar));
     }
 
@@ -184,7 +191,7 @@ mod tests {
     async fn only_so_many_wait_and_nobody_when_the_doors_close() {
         let closing = CancellationToken::new();
         let (live, holds) = (live(20), Holds::new(1, closing.clone()));
-        let first = holds.hold(&live, LONGEST, reload(2, 4));
+        let first = holds.hold(&live, NEVER * 2, reload(2, 4));
         let rest = async {
             while holds.taken() != 1 {
                 yield_now().await;
@@ -197,7 +204,7 @@ mod tests {
             );
             closing.cancel();
         };
-        let (first, ()) = tokio::join!(first, rest);
+        let (first, ()) = timeout(NEVER, async { tokio::join!(first, rest) }).await.unwrap();
         assert_eq!((first, holds.taken(), holds.refused()), (Held::Closing, 0, 1));
     }
 }
