@@ -39,6 +39,7 @@ pub mod seal;
 mod shared;
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,6 +271,16 @@ fn cut_to(told: usize, configured: usize) -> Option<usize> {
     (told / 2 < configured).then_some(told / 2)
 }
 
+/// Open files of an edge as configured, with recordings in so many directories: with fewer than the first it refuses to
+/// start, with fewer than the last it cannot take as many listeners and connections as it may, or keeps fewer recordings
+/// open.
+pub fn open_files(config: &EdgeConfig, directories: usize) -> RangeInclusive<usize> {
+    let each = recordings::FILES * directories;
+    let others = DOORSTEP + config.files_reserve + config.disk_reads;
+    let doors = config.listeners_max + config.files_connections_max;
+    others + each + FILES_CONNECTIONS_MIN + 1..=others + recordings::OPEN_MAX * each + doors
+}
+
 /// How the open files are divided, so that none of the doors and no recording can run into the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileBudget {
@@ -298,7 +309,7 @@ impl FileBudget {
     fn of(config: &EdgeConfig, directories: usize, files: usize) -> Result<Self, TooFewFiles> {
         let each = recordings::FILES * directories;
         let others = DOORSTEP + config.files_reserve + config.disk_reads;
-        let least = others + each + FILES_CONNECTIONS_MIN + 1;
+        let least = *open_files(config, directories).start();
         if files < least {
             return Err(TooFewFiles { limit: files, least });
         }
@@ -421,7 +432,14 @@ mod tests {
             let config = EdgeConfig {
                 listeners_max, files_connections_max, files_reserve, disk_reads, ..EdgeConfig::default()
             };
-            if let Ok(budget) = FileBudget::of(&config, directories, files) {
+            let asked = open_files(&config, directories);
+            let divided = FileBudget::of(&config, directories, files);
+            proptest::prop_assert_eq!(divided.is_ok(), files >= *asked.start());
+            if let Ok(budget) = divided {
+                let whole = budget.listeners == listeners_max
+                    && budget.files_connections == files_connections_max
+                    && budget.recordings == recordings::OPEN_MAX;
+                proptest::prop_assert_eq!(whole, files >= *asked.end(), "{:?}", budget);
                 let recordings = budget.recordings * recordings::FILES * directories;
                 let all = budget.push_connections + budget.files_connections + recordings + files_reserve + disk_reads;
                 proptest::prop_assert!(all <= files, "{budget:?}");

@@ -133,16 +133,16 @@ fn memory() -> Check {
 fn open_files(config: &Config) -> Check {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
-    let wanted =
-        (config.edge.listeners_max + config.edge.files_connections_max + config.edge.files_reserve) as u64;
+    let asked = edge::open_files(&config.edge, 1 + config.origin.recording_fallbacks.len());
+    let (least, wanted) = (*asked.start() as u64, *asked.end() as u64);
     let found = match limit.maximum {
-        Some(hard) => format!("up to {hard} a process; an edge may use {wanted}"),
+        Some(hard) => format!("up to {hard} a process; an edge needs {least} and may use {wanted}"),
         None => "no limit".into(),
     };
     let advice =
         format!("raise it: LimitNOFILE={wanted} in the unit, or `ulimit -Hn {wanted}` before the start");
     match hard {
-        0..4_096 => Check::new("open files", Verdict::Fail, found).advise(advice),
+        hard if hard < least => Check::new("open files", Verdict::Fail, found).advise(advice),
         hard if hard < wanted => Check::new("open files", Verdict::Warn, found).advise(advice),
         _ => Check::new("open files", Verdict::Ok, found),
     }
