@@ -5,7 +5,7 @@
 //!
 //! | Address | Answer |
 //! | --- | --- |
-//! | a page | [`page`] with [`PAGE_HEADERS`] and `Content-Language: {language}` |
+//! | a page | [`page`], [`plain_page`] or [`report_page`] with [`PAGE_HEADERS`] and `Content-Language: {language}` |
 //! | `/assets/{path}` | [`asset`] with its `Content-Type`, `ETag`, `Cache-Control` and `X-Content-Type-Options: nosniff` |
 //!
 //! A page names its modules as `/assets/{build}/{file}`, so relative imports stay under the same prefix and are
@@ -24,6 +24,7 @@
 //!                                             ├─ player.js    Media Source Extensions, fed from the ring
 //!                                             └─ plain.js     where those are missing: HLS, endless MP3
 //!  stage       stage.js         whip.js, watch.js, microphone.js
+//!  report      report.js        (made by the server, as is the plain page)
 //!  all         text.js, dom.js  event.js, api.js, backoff.js
 //! ```
 //!
@@ -48,4 +49,8 @@ pub use assets::{Asset, asset, build};
 pub use language::{Language, negotiate_language};
 
 mod pages;
+mod plain;
+mod report;
 pub use pages::{PAGE_HEADERS, Page, csp, page};
+pub use plain::{PlainOffer, PlainPage, plain_page};
+pub use report::{ReportForm, ReportPage, ReportPhase, no_report_page, report_page};

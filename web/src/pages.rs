@@ -59,7 +59,17 @@ pub const PAGE_HEADERS: &[(&str, &str)] = &[
 
 /// The page in a language, complete: what it shows of an event it fetches by itself.
 pub fn page(page: Page, language: Language) -> String {
-    let (table, source) = (texts(language), source(page));
+    fill(source(page), language, |_| unreachable!("only the plain page has slots"))
+}
+
+/// One text of a language.
+pub(crate) fn text(language: Language, key: &str) -> &'static str {
+    texts(language).get(key).map_or("", String::as_str)
+}
+
+/// A page's source with its texts, and with what `slot` gives, as HTML, for each `{{=name}}`.
+pub(crate) fn fill(source: &str, language: Language, slot: impl Fn(&str) -> String) -> String {
+    let table = texts(language);
     let mut out = String::with_capacity(source.len() + table_source(language).len() + 1024);
     let mut rest = source;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -71,6 +81,7 @@ pub fn page(page: Page, language: Language) -> String {
             "assets" => write!(out, "/assets/{}", build()).expect("a String takes everything"),
             // Data inside a script element: `<` is the one letter that could end it.
             "text" => out.push_str(&table_source(language).trim_end().replace('<', "\\u003c")),
+            name if name.starts_with('=') => out.push_str(&slot(&name[1..])),
             key => escape(&mut out, table.get(key).expect("a test looks up every key that a page names")),
         }
         rest = after;
@@ -109,7 +120,7 @@ const fn source(page: Page) -> &'static str {
 }
 
 /// Appends text as HTML, fit for content and for attributes in double quotes.
-fn escape(out: &mut String, text: &str) {
+pub(crate) fn escape(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),

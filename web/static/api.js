@@ -8,12 +8,14 @@ export class Problem extends Error {
      * @param {string} [fields.type] Last word of the problem's type (RFC 9457): its name in the text tables.
      * @param {string} [fields.detail] In the server's words, for the console.
      * @param {number | null} [fields.retryAfter] Seconds the server asks us to wait.
+     * @param {any} [fields.body] The whole document, if there is one.
      */
-    constructor({ status = 0, type = '', detail = '', retryAfter = null }) {
+    constructor({ status = 0, type = '', detail = '', retryAfter = null, body = null }) {
         super(detail || type || `status ${status}`);
         this.status = status;
         this.type = type;
         this.retryAfter = retryAfter;
+        this.body = body;
     }
 
     /** Whether the server itself is away, rather than of another opinion. */
@@ -32,6 +34,7 @@ export class Problem extends Error {
  * @property {number} [timeout] ms until the headers and a JSON body are there.
  * @property {AbortSignal} [signal]
  * @property {boolean} [keepalive] Also while the page goes away.
+ * @property {RequestCache} [cache] Default: never answered from a cache without asking.
  */
 
 /**
@@ -42,7 +45,7 @@ export class Problem extends Error {
  * @throws {Problem}
  */
 export async function send(address, options = {}) {
-    const { method = 'GET', bearer, json, timeout = 5000, keepalive = false } = options;
+    const { method = 'GET', bearer, json, timeout = 5000, keepalive = false, cache = 'no-cache' } = options;
     const body = json === undefined ? options.body : JSON.stringify(json);
     const type = json === undefined ? options.type : 'application/json';
     /** @type {Record<string, string>} */
@@ -66,7 +69,7 @@ export async function send(address, options = {}) {
             body,
             keepalive,
             signal: controller.signal,
-            cache: 'no-cache',
+            cache,
             credentials: 'same-origin',
         });
     } catch (error) {
@@ -121,6 +124,7 @@ export async function problemOf(response) {
         type: problemName(body?.type),
         detail: String(body?.detail ?? body?.title ?? ''),
         retryAfter: retryAfter(response.headers.get('retry-after')),
+        body,
     });
 }
 

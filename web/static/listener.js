@@ -16,6 +16,7 @@ import {
     pick,
     plural,
     problemText,
+    span,
     stopwatch,
     t,
 } from './text.js';
@@ -45,6 +46,7 @@ const view = {
     play: byId('play', HTMLButtonElement),
     playLabel: byId('play-label', HTMLElement),
     words: byId('words', HTMLElement),
+    challenge: byId('challenge', HTMLProgressElement),
     problem: byId('problem', HTMLElement),
     hold: byId('hold', HTMLElement),
     holdMessage: byId('hold-message', HTMLElement),
@@ -147,7 +149,12 @@ async function press() {
     }
     refused = false;
     try {
-        await listening.start(event.state !== 'scheduled');
+        const playing = listening.start(event.state !== 'scheduled');
+        if (event.state === 'scheduled') {
+            // Who is here before doors takes part in the draw.
+            listening.tickets.current().catch(() => {}).then(render);
+        }
+        await playing;
     } catch {
         refused = true;
     }
@@ -162,6 +169,7 @@ async function startReplay() {
     byId('download-best', HTMLAnchorElement).href = addresses.best;
     byId('download-ogg', HTMLAnchorElement).href = addresses.ogg;
     byId('download-mp3', HTMLAnchorElement).href = addresses.mp3;
+    byId('report', HTMLAnchorElement).href = `/e/${slug}/report`;
     const from = Number(/^#t=(\d+(\.\d+)?)$/.exec(location.hash)?.[1] ?? 0);
     replay = new Replay({ audio, addresses, from, changed: render });
     render();
@@ -225,6 +233,9 @@ function renderLive(phase, late) {
     view.play.dataset.sound = String(phase === 'playing');
     setText(view.playLabel, t(on ? 'listen.stop' : event.state === 'scheduled' ? 'listen.arm' : 'listen.play'));
     setText(view.words, words(phase, late));
+    const answering = on ? listening.tickets.answering : null;
+    show(view.challenge, answering !== null && !answering.waits);
+    view.challenge.value = answering?.progress ?? 0;
     const hold = event.state === 'hold' ? event.hold : null;
     show(view.hold, hold !== null);
     if (hold) {
@@ -246,23 +257,47 @@ function words(phase, late) {
     if (refused) {
         return t('words.press');
     }
+    const answering = phase === 'off' || phase === 'playing' ? null : listening.tickets.answering;
+    if (answering) {
+        // Said once, and once more if it takes longer: how far it is can be looked at, and is not read out.
+        return t(answering.waits ? 'words.challenge_wait' : 'words.challenge');
+    }
     switch (phase) {
         case 'off': {
             const state = late ? 'late' : event.state === 'hold' ? 'live' : event.state;
             return state === null || state === 'ended' ? '' : t(`words.${state}`);
         }
         case 'waiting': {
-            const place = /** @type {{place?: number | null}} */ (listening.why ?? {}).place;
-            return place ? t('words.room_place', { place: number(place) }) : t('words.room');
+            const room = roomWords(/** @type {Partial<import('./tickets.js').Waiting>} */ (listening.why ?? {}));
+            return listening.behind ? `${room} ${t('words.room_delayed')}` : room;
         }
         case 'playing':
             if (event.state === 'hold') {
                 return t('words.playing_hold');
             }
             return t(event.state === 'live' || event.state === 'ended' ? 'words.playing' : 'words.playing_doors');
+        case 'armed':
+            return t(listening.tickets.placed ? 'words.armed_draw' : 'words.armed');
         default:
             return t(`words.${phase}`);
     }
+}
+
+/** @param {Partial<import('./tickets.js').Waiting>} why */
+function roomWords({ place = null, low = null, high = null, drawn = true }) {
+    if (!drawn) {
+        return t('words.room_draw');
+    }
+    if (place === null) {
+        return t('words.room');
+    }
+    if (place === 0) {
+        return t('words.room_next');
+    }
+    const ahead = plural('room.ahead', place);
+    return low === null || high === null
+        ? t('words.room_still', { ahead })
+        : t('words.room_place', { ahead, low: span(low), high: span(high) });
 }
 
 /** @param {string} unit @param {number} value @param {number} least Digits. */

@@ -1,11 +1,12 @@
 // One listener's way into one event: tickets, stream and player put together. No document here but the one element
 // that makes the sound.
 
+import { Delayed, RESERVE } from './delayed.js';
 import { PlainPlayer, plainSources } from './plain.js';
 import { Player, playerCounters, support } from './player.js';
 import { Ring } from './ring.js';
 import { Stream, streamCounters } from './stream.js';
-import { Tickets } from './tickets.js';
+import { Tickets, Waiting } from './tickets.js';
 
 /** What everyone gets who can; the edge may change it inside the response. */
 const RENDITION = 'opus-48';
@@ -14,7 +15,7 @@ const TAIL_MS = 8000;
 
 /**
  * @typedef {'off' | 'armed' | 'connecting' | 'waiting' | 'reconnecting' | 'buffering' | 'playing' | 'unplayable'} Phase
- *   `armed`: to begin by itself; `waiting`: in the waiting room.
+ *   `armed`: to begin by itself; `waiting`: in the waiting room, whether the delayed feed is heard there or not.
  *
  * @typedef {object} ListeningHandlers
  * @property {() => void} changed The phase may have changed.
@@ -33,6 +34,8 @@ export class Listening {
     #player = null;
     /** @type {PlainPlayer | null} */
     #plain = null;
+    /** @type {Delayed | null} What is heard in the waiting room. */
+    #delayed = null;
     /** @type {import('./stream.js').Connection | 'none'} */
     #connection = 'none';
     /** @type {'off' | 'armed' | 'on' | 'ending' | 'unplayable'} */
@@ -61,13 +64,16 @@ export class Listening {
         this.#audio = audio;
         this.#handlers = handlers;
         this.#managed = managed;
-        this.tickets = new Tickets(slug);
+        this.tickets = new Tickets(slug, { changed: () => handlers.changed() });
     }
 
     /** @returns {Phase} */
     get phase() {
         if (this.#mode === 'off' || this.#mode === 'unplayable' || this.#mode === 'armed') {
             return this.#mode;
+        }
+        if (this.#connection === 'waiting' && this.#delayed) {
+            return 'waiting';
         }
         if (this.#player?.audible || this.#mode === 'ending') {
             return 'playing';
@@ -82,6 +88,11 @@ export class Listening {
             default:
                 return 'connecting';
         }
+    }
+
+    /** Whether the delayed feed is heard now. */
+    get behind() {
+        return this.phase === 'waiting' && (this.#player?.audible ?? false);
     }
 
     /** Whether the stream itself tells how things are. */
@@ -156,12 +167,15 @@ export class Listening {
     /** Ends listening and every request. */
     stop() {
         this.#listeners?.abort();
+        this.tickets.cancel();
         this.#stream?.stop();
         this.#player?.stop();
         this.#plain?.stop();
+        this.#delayed?.stop();
         this.#stream = null;
         this.#player = null;
         this.#plain = null;
+        this.#delayed = null;
         this.#set('off');
     }
 
@@ -187,6 +201,7 @@ export class Listening {
                     player.setTier(stream.tier);
                     player.part(part);
                 },
+                entering: () => this.#enter(),
                 gone: () => player.nudge(),
                 status: (status, at) => this.#told(status, at),
                 connection: (connection, why) => this.#connected(connection, why),
@@ -194,6 +209,38 @@ export class Listening {
         });
         this.#stream = stream;
         return player.start();
+    }
+
+    /**
+     * Nothing to hear but the delayed feed.
+     * @param {string} address
+     */
+    #wait(address) {
+        const player = this.#player;
+        if (!player || this.#delayed) {
+            return;
+        }
+        player.setReserve(RESERVE);
+        this.#ring.clear();
+        this.#delayed = new Delayed({
+            init: (bytes) => player.init(bytes),
+            part: (part) => {
+                if (this.#ring.put(part)) {
+                    player.part(part);
+                }
+            },
+        });
+        this.#delayed.start(address);
+    }
+
+    /** There is a way in: what was heard meanwhile is a minute old, and is not gone on from. */
+    #enter() {
+        if (this.#delayed) {
+            this.#delayed.stop();
+            this.#delayed = null;
+            this.#ring.clear();
+            this.#player?.setTier(1);
+        }
     }
 
     /** @param {import('./plain.js').PlainSource[]} sources */
@@ -216,8 +263,10 @@ export class Listening {
         const sources = plainSources((type) => this.#audio.canPlayType(type));
         this.#stream?.stop();
         this.#player?.stop();
+        this.#delayed?.stop();
         this.#stream = null;
         this.#player = null;
+        this.#delayed = null;
         this.#withAddress(sources).catch((error) => {
             this.why = error;
         });
@@ -274,6 +323,9 @@ export class Listening {
     #connected(connection, why) {
         this.#connection = connection;
         this.why = why;
+        if (why instanceof Waiting && why.delayed) {
+            this.#wait(why.delayed);
+        }
         if (connection === 'ended' && this.#mode === 'on') {
             this.#mode = 'ending';
             if (this.#ring.size === 0) {

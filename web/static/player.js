@@ -99,6 +99,12 @@ export function outlook(ranges, at) {
     return { ahead: 0, next: null };
 }
 
+/**
+ * @typedef {object} Reserve Distance to the newest part, seconds.
+ * @property {number} lead At the start, and after running dry.
+ * @property {number} most Beyond it, it is jumped.
+ */
+
 export class Player {
     #audio;
     #ring;
@@ -125,7 +131,8 @@ export class Player {
     /** Since when it stands before a hole, ms. @type {number | null} */
     #beforeHole = null;
     #running = false;
-    #tier = 1;
+    /** @type {Reserve} */
+    #reserve = { lead: LEAD, most: DELAY_MAX };
     /** Smallest reserve of the present stretch, and when the stretch began. */
     #least = Infinity;
     #leastSince = 0;
@@ -211,7 +218,13 @@ export class Player {
 
     /** @param {number} tier Parts between two flushes. */
     setTier(tier) {
-        this.#tier = tier;
+        const more = (tier - 1) * LEAD_PER_PART;
+        this.#reserve = { lead: LEAD + more, most: DELAY_MAX + more };
+    }
+
+    /** @param {Reserve} reserve For parts that come in greater lumps than any tier's. */
+    setReserve(reserve) {
+        this.#reserve = reserve;
     }
 
     /** @param {Uint8Array} bytes */
@@ -251,7 +264,7 @@ export class Player {
     }
 
     get #lead() {
-        return LEAD + (this.#tier - 1) * LEAD_PER_PART;
+        return this.#reserve.lead;
     }
 
     async #play() {
@@ -429,8 +442,7 @@ export class Player {
             this.#pump();
             return;
         }
-        const delayMax = DELAY_MAX + (this.#tier - 1) * LEAD_PER_PART;
-        if (this.delay > delayMax && this.#seekable(newest.end - this.#lead)) {
+        if (this.delay > this.#reserve.most && this.#seekable(newest.end - this.#lead)) {
             this.counters.live_jumps++;
             this.#jump(newest.end - this.#lead);
             return;
@@ -501,7 +513,8 @@ export class Player {
         if (faster && this.#least < SURPLUS_END) {
             this.#freshStretch();
         } else if (now - this.#leastSince > LATELY * 1000) {
-            if (!faster && this.#least > SURPLUS) {
+            // What comes in lumps has more in hand most of the time, and needs it in the end.
+            if (!faster && this.#least > SURPLUS && this.#reserve.most - this.#reserve.lead <= DELAY_MAX) {
                 this.#audio.playbackRate = FASTER;
             }
             this.#least = Infinity;

@@ -31,6 +31,8 @@ const AGAIN_PARTS = 16;
 const AGAIN_AT_ONCE = 3;
 /** One such request may take this long; later the part would come too late. */
 const AGAIN_MS = 2000;
+/** When a page without a ticket, for want of control, asks again after it was not let in, seconds. */
+const NO_ROOM_S = 10;
 /** Longest wait that a server may ask for. */
 const WAIT_MS_MAX = 60000;
 
@@ -49,6 +51,7 @@ class Interrupted extends Error {
  * @typedef {object} StreamHandlers
  * @property {(bytes: Uint8Array) => void} init
  * @property {(part: Part) => void} part A part that was not in the ring before.
+ * @property {() => void} [entering] There is a way in, and the request for the stream comes next.
  * @property {() => void} gone A part that was asked for again will not come.
  * @property {(status: any, at: number) => void} status What the edge says once a second, and the end of its newest
  *   part then, media time in seconds.
@@ -206,6 +209,7 @@ export class Stream {
         if (!this.#running) {
             return;
         }
+        this.#handlers.entering?.();
         const address = new URL(`${this.#rendition}.mp4`, place.push);
         if (place.tier > 1) {
             address.searchParams.set('tier', String(place.tier));
@@ -253,9 +257,14 @@ export class Stream {
      */
     async #admitted(response, place) {
         // After the end, endless addresses lead to the recording.
-        if (response.redirected && /\/recording\b/.test(new URL(response.url).pathname)) {
+        const arrived = response.redirected ? new URL(response.url).pathname : '';
+        if (/\/recording\b/.test(arrived)) {
             this.#over = true;
             throw new Interrupted('the event has ended');
+        }
+        if (/\/delayed\b/.test(arrived)) {
+            // Where players are sent that know no waiting room. This page has one, as soon as control is back.
+            throw new Waiting(NO_ROOM_S, { delayed: response.url.replace(/delayed\/[^/]*$/, 'delayed.m3u8') });
         }
         if (response.ok && response.body) {
             return;

@@ -179,6 +179,16 @@ export function digits(value, least) {
 }
 
 /**
+ * A length of time as one would say it: 40 seconds, 3 minutes, 2 hours.
+ * @param {number} seconds
+ */
+export function span(seconds) {
+    const [value, unit] =
+        seconds < 90 ? [seconds, 'second'] : seconds < 5400 ? [seconds / 60, 'minute'] : [seconds / 3600, 'hour'];
+    return new Intl.NumberFormat(locale(), { style: 'unit', unit, unitDisplay: 'long' }).format(Math.round(value));
+}
+
+/**
  * What went wrong, in the reader's language.
  * @param {unknown} error
  * @returns {string}

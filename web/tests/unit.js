@@ -296,6 +296,259 @@ test('a ticket is used while it is good', async (load) => {
     same(await push(), 'http://talk.example:8081/live/show/', 'nonsense is no ticket:');
 });
 
+test('a ticket is renewed in time, and what cannot be renewed is used to its end', async (load) => {
+    const { Tickets } = await load('tickets.js');
+    const { Problem } = await load('api.js');
+    let now = Date.parse('2026-11-22T19:00:00Z');
+    /** @type {any[]} */
+    const shown = [];
+    /** @type {() => any} */
+    let control = () => ({ status: 200, body: answer });
+    const tickets = new Tickets('show', {
+        now: () => now,
+        request: async (/** @type {string} */ _address, /** @type {any} */ { json }) => {
+            shown.push(json);
+            return control();
+        },
+        room: { token: null, look: async () => null, keep() {}, leave() {} },
+    });
+    await tickets.current();
+    now += 29 * 60000;
+    await tickets.current();
+    same(shown, [{}], 'before half of its life');
+    now += 20 * 60000;
+    control = () => {
+        throw new Problem({ type: 'timeout' });
+    };
+    same((await tickets.current()).push, answer.push, 'not renewed:');
+    same(shown.at(-1), { ticket: 'abc' });
+    await tickets.current();
+    same(shown.length, 2, 'not again at once:');
+    control = () => ({ status: 200, body: { ...answer, ticket: 'def', expires: '2026-11-22T21:00:00Z' } });
+    now += 2 * 60000;
+    await tickets.current();
+    same(shown.length, 3);
+    await tickets.current();
+    same(shown.length, 3, 'renewed:');
+});
+
+test('a place in the waiting room leads to a ticket', async (load) => {
+    const { Tickets, Waiting } = await load('tickets.js');
+    const { Room } = await load('room.js');
+    /** @type {any} */
+    let queue = { admitted_through: 2 ** 52 + 100, admitted: 100, waiting: 5000, rate: 10, level: 4, state: 'moving' };
+    /** @type {string[]} */
+    const asked = [];
+    const kept = new Map();
+    const request = async (/** @type {string} */ address, /** @type {any} */ { json } = {}) => {
+        asked.push(json ? `ticket ${json.token ?? 'none'}` : address.split('/').pop() ?? '');
+        if (!json) {
+            return { status: 200, body: queue, date: null };
+        }
+        const wait = { token: 'tok', early: false, line: 700, place: 600, low_s: 40, high_s: 95, retry_after: 10, state: 'moving' };
+        return queue.admitted_through > 2 ** 52 + 700
+            ? { status: 200, body: answer, date: null }
+            : { status: 202, body: wait, date: null };
+    };
+    const storage = {
+        getItem: (/** @type {string} */ key) => kept.get(key) ?? null,
+        setItem: (/** @type {string} */ key, /** @type {string} */ value) => void kept.set(key, value),
+        removeItem: (/** @type {string} */ key) => void kept.delete(key),
+    };
+    const make = () => new Tickets('show', { request, room: new Room('show', { request, storage }) });
+    const waits = async (/** @type {any} */ tickets) => {
+        const error = await tickets.current().then(
+            () => null,
+            (/** @type {any} */ why) => why,
+        );
+        ok(error instanceof Waiting, 'waits');
+        return [error.place, error.low, error.high, error.seconds];
+    };
+    same(await waits(make()), [600, 40, 95, 10], 'as answered:');
+    // Another page of the same browser: the place is kept, and computed here.
+    const tickets = make();
+    same(await waits(tickets), [600, 40, 95, 10], 'as computed:');
+    queue = { ...queue, admitted: 690, rate: 0, admitted_through: 2 ** 52 + 690 };
+    same(await waits(tickets), [10, null, null, 10], 'nothing moves:');
+    same(asked, ['ticket none', 'queue.json', 'queue.json']);
+    queue = { ...queue, admitted: 701, rate: 10, admitted_through: 2 ** 52 + 701 };
+    same((await tickets.current()).push, answer.push);
+    same(asked.slice(3), ['queue.json', 'ticket tok']);
+});
+
+test('ranks and places in the draw are those of the server', async (load) => {
+    const { Room, placeOfRank, rankOf } = await load('room.js');
+    const draw = {
+        key: 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8',
+        allowance: 64,
+        light: 66,
+        knots: [[65, 130], [1000, 1065]],
+        shards: 1,
+    };
+    same([rankOf(776928540, undefined, 64), rankOf(776928540, 1000, 64)], [776928540, 12139508437]);
+    const places = [0, 2 ** 31, 2 ** 32, 12139508437, 2 ** 52].map((rank) => placeOfRank(rank, draw));
+    same(places, [0, 97, 194, 311, 1131]);
+    /** @type {Record<string, any>} */
+    const files = {
+        'queue.json': { admitted_through: 0, admitted: 0, waiting: 1131, rate: 1, level: 4, state: 'gathering' },
+        'page.json': draw,
+        'heavy-0.json': [[7, 65], [9, 1000]],
+    };
+    const room = new Room('show', {
+        storage: null,
+        random: () => 0,
+        request: async (/** @type {string} */ address) => ({ status: 200, body: files[address.split('/').pop() ?? ''], date: null }),
+    });
+    same(await room.look(), null, 'without a place:');
+    room.keep({ token: 'tok', early: true, id: 'c2l4dGVlbiBieXRlcyBpZA', tag: 9 });
+    same((await room.look())?.drawn, false, 'gathering:');
+    files['queue.json'] = { ...files['queue.json'], state: 'moving' };
+    if (!globalThis.crypto?.subtle) {
+        same(await room.look(), null, 'the server must say:');
+        return;
+    }
+    same((await room.look())?.ahead, 311, 'drawn:');
+    files['queue.json'] = { ...files['queue.json'], admitted_through: 12139508438 };
+    same((await room.look())?.turn, true, 'turn:');
+});
+
+/** As control answers it; the number is 798, by Python's hashlib. */
+const asked = {
+    type: 'urn:minassa:problem:challenge',
+    algorithm: 'SHA-256',
+    salt: '7369787465656e206279746573206964?expires=2000000120&after=2000000020&max=1000&',
+    challenge: '05fbeadfa1dbfe472761725a327fd31049a062b8b62b8b6d75d54369be142bcf',
+    maxnumber: 1000,
+    signature: '739124b8e098f5a6f77caab4729b2eb0144db50a396f6aaa9d4f04f7cc33f503',
+    waits_s: 20,
+};
+const never = () => new Promise(() => {});
+
+test('the search finds what others hid', async (load) => {
+    const { Search } = await load('solver.js');
+    /** @param {any} challenge @param {number} step */
+    const find = (challenge, step) => {
+        const search = new Search(challenge);
+        for (let found = null; ; ) {
+            found = search.run(step);
+            if (found !== null || search.over) {
+                return found;
+            }
+        }
+    };
+    same([1, 7, 512, 5000].map((step) => find(asked, step)), [798, 798, 798, 798]);
+    same(find({ ...asked, maxnumber: 797 }, 100), null, 'none:');
+    // From the tests of ALTCHA's libraries, of which only the end is searched here.
+    const theirs = { salt: '3065d108b2314f5ecc7e1207', challenge: 'aa9c8ec8057413dd8220e21e15ab54b095fb3c840601d44c39bece8d9df34529', maxnumber: 99999 };
+    same(find({ ...theirs, salt: `${theirs.salt}9` }, 5000), 71813);
+    // Every length of a salt, with each number of digits: one block, two, and the padding between them.
+    if (globalThis.crypto?.subtle) {
+        const hex = async (/** @type {string} */ text) => {
+            const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
+            return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+        };
+        for (let length = 0; length < 140; length++) {
+            const salt = 'é&'.repeat(70).slice(0, length);
+            const number = [0, 9, 10, 99, 100, 123][length % 6];
+            same(find({ salt, challenge: await hex(salt + number), maxnumber: 130 }, 50), number, `${length} letters:`);
+        }
+    }
+    const search = new Search(asked);
+    same([search.progress, search.over], [0, false]);
+    search.run(500);
+    ok(search.progress > 0.49 && search.progress < 0.51, 'half');
+    for (const bad of [{}, { salt: 5 }, { challenge: 'xyz' }, { maxnumber: -1 }, { maxnumber: 'many' }, { maxnumber: 2 ** 32 }]) {
+        throws(() => new Search({ ...(Object.keys(bad).length ? asked : {}), ...bad }), JSON.stringify(bad));
+    }
+});
+
+test('a challenge is answered by work or by patience', async (load) => {
+    const { Answering, encode, solveInSlices } = await load('challenge.js');
+    const read = (/** @type {string} */ text) => JSON.parse(atob(text));
+    const { algorithm, salt, challenge, signature } = asked;
+    const solved = { algorithm, challenge, number: 798, salt, signature };
+    same(read(encode(asked, 798)), solved);
+    let answering = new Answering();
+    let changes = 0;
+    const changed = () => changes++;
+    same(read(await answering.run(asked, { solve: solveInSlices, sleep: never, changed })), solved, 'in slices:');
+    ok(changes > 0 && answering.progress > 0.5 && !answering.waits, 'tells how far it is');
+    if (typeof Worker !== 'undefined') {
+        same(read(await new Answering().run(asked, { sleep: never })), solved, 'on a thread of its own:');
+    }
+    // Whatever goes wrong with the work, the wait is enough; and what takes too long is not waited for.
+    for (const solve of [async () => null, async () => Promise.reject(new Error('no')), never]) {
+        answering = new Answering();
+        /** @type {number[]} */
+        const slept = [];
+        const sleep = async (/** @type {number} */ ms) => {
+            slept.push(ms);
+            for (let turn = 0; turn < 10; turn++) {
+                await null;
+            }
+        };
+        same(read(await answering.run(asked, { solve, sleep })), { algorithm, challenge, salt, signature });
+        same([slept, answering.waits], [[21000], solve !== never]);
+    }
+    // A task that no page would be given is not begun.
+    const huge = { ...asked, maxnumber: 2 ** 40, waits_s: 1e9 };
+    /** @type {number[]} */
+    const slept = [];
+    await new Answering().run(huge, { solve: () => ok(false, 'begun'), sleep: async (/** @type {number} */ ms) => void slept.push(ms) });
+    same(slept, [121000]);
+    // Given up: the work ends too.
+    answering = new Answering();
+    /** @type {AbortSignal | null} */
+    let signal = null;
+    const solve = (/** @type {any} */ _, /** @type {AbortSignal} */ given) => {
+        signal = given;
+        return never();
+    };
+    const running = answering.run(asked, { solve, sleep: never });
+    answering.cancel();
+    same(await running.catch((/** @type {any} */ error) => error.name), 'AbortError');
+    ok(/** @type {any} */ (signal)?.aborted, 'ended');
+    same(await answering.run(asked, { solve }).catch((/** @type {any} */ error) => error.name), 'AbortError');
+});
+
+test('a newcomer who is challenged answers and goes on', async (load) => {
+    const { Tickets, Waiting } = await load('tickets.js');
+    const { Problem } = await load('api.js');
+    /** @type {any[]} */
+    const shown = [];
+    let challenges = 1;
+    let changes = 0;
+    /** @type {any} */
+    let seen = null;
+    const tickets = new Tickets('show', {
+        room: { token: null, look: async () => null, keep() {}, leave() {} },
+        request: async (/** @type {string} */ _, /** @type {any} */ { json }) => {
+            shown.push(json);
+            if (challenges-- > 0) {
+                throw new Problem({ status: 401, type: 'challenge', body: asked });
+            }
+            return { status: 200, body: answer };
+        },
+        changed: () => changes++,
+        answer: async (/** @type {any} */ answering, /** @type {any} */ challenge) => {
+            seen = [tickets.answering === answering, challenge.salt];
+            return 'found';
+        },
+    });
+    same((await tickets.current()).push, answer.push);
+    same(shown, [{}, { solution: 'found' }]);
+    same([seen, tickets.answering, changes], [[true, asked.salt], null, 2]);
+    // Asked anew (another network, a control that began anew) it answers anew, but not for ever.
+    tickets.refused();
+    challenges = 100;
+    shown.length = 0;
+    await tickets.current().then(
+        () => ok(false, 'there was no way in'),
+        (/** @type {any} */ why) => ok(why instanceof Waiting && why.seconds >= 10, 'waits'),
+    );
+    same(shown.length, 4);
+});
+
 test('doors learned elsewhere serve without control', async (load) => {
     const { Tickets } = await load('tickets.js');
     const { Problem } = await load('api.js');
@@ -475,6 +728,53 @@ test('the plain way follows what the browser can', async (load) => {
         [{ door: 'push', name: 'mp3-64.mp3' }],
     );
     same(plainSources(() => ''), []);
+});
+
+test('the delayed feed gives each part once, and the newest segments first', async (load) => {
+    const { Delayed, playlist } = await load('delayed.js');
+    const base = new URL('https://cdn.example/live/e/delayed/opus-24.m3u8');
+    const lines = ['#EXTM3U', '#EXT-X-MEDIA-SEQUENCE:4', '#EXT-X-MAP:URI="opus-24/init-1.mp4"', '#EXTINF:15.36,'];
+    const text = (/** @type {string[]} */ ...more) => [...lines, ...more, ''].join('\n');
+    const read = playlist(text('opus-24/4.m4s', '#EXT-X-GAP', 'opus-24/5.m4s', 'opus-24/6.m4s', '#EXT-X-ENDLIST'), base);
+    same(read.init, 'https://cdn.example/live/e/delayed/opus-24/init-1.mp4');
+    same(read.segments.map(({ number }) => number), [4, 6], 'a gap is not asked for, and has its number:');
+    same([read.ended, playlist('', base)], [true, { init: null, segments: [], ended: false }]);
+
+    /** @type {string[]} */
+    const asked = [];
+    const init = new Uint8Array([...box('ftyp', [1]), ...box('moov', [2])]);
+    const fetched = async (/** @type {URL} */ address) => {
+        const name = address.pathname.split('/').pop() ?? '';
+        asked.push(name);
+        const number = Number(/^(\d+)\.m4s$/.exec(name)?.[1]);
+        if (name.endsWith('.m3u8')) {
+            const all = [0, 1, 2, 3, 4, 5].map((segment) => `opus-24/${segment}.m4s`);
+            return new Response(text(...all, '#EXT-X-ENDLIST').replace('SEQUENCE:4', 'SEQUENCE:0'));
+        }
+        return new Response(name.startsWith('init') ? init : new Uint8Array([...partBytes(2 * number), ...partBytes(2 * number + 1)]));
+    };
+    /** @type {number[]} */
+    const heard = [];
+    let inits = 0;
+    await new Promise((resolve) => {
+        const delayed = new Delayed(
+            {
+                init: () => inits++,
+                part: (/** @type {any} */ part) => {
+                    heard.push(part.number);
+                    if (part.number === 11) {
+                        delayed.stop();
+                        resolve(null);
+                    }
+                },
+            },
+            { fetch: fetched },
+        );
+        delayed.start('https://cdn.example/live/e/delayed.m3u8');
+        delayed.start('https://cdn.example/live/e/delayed.m3u8');
+    });
+    same(asked, ['opus-24.m3u8', 'init-1.mp4', '3.m4s', '4.m4s', '5.m4s']);
+    same([heard, inits], [[6, 7, 8, 9, 10, 11], 1]);
 });
 
 test('news are cut into lines', async (load) => {

@@ -29,6 +29,18 @@ pub(crate) fn profile(arguments: &[&str]) -> Result<()> {
     measure("profile", arguments)
 }
 
+/// `bench-night`.
+///
+/// # Errors
+/// If something cannot be built, started or measured.
+pub(crate) fn night(arguments: &[&str]) -> Result<()> {
+    if let Err(error) = install::hping() {
+        // The attack that needs it is then left out, and said to be.
+        eprintln!("{error:#}");
+    }
+    measure("night", arguments)
+}
+
 fn measure(what: &str, arguments: &[&str]) -> Result<()> {
     run(cargo().args(["build", "--release", "-p", "minassa", "-p", "minassa-bench"]))?;
     let program = root().join("target/release/minassa-bench");

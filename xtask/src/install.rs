@@ -14,7 +14,7 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 8] = [
     Package {
         name: "chromium",
         is_there: || is_installed("chromium"),
@@ -42,6 +42,11 @@ const PACKAGES: [Package; 7] = [
         name: "npm",
         is_there: || is_installed("npm"),
         why: "fetches the HLS player of most web pages",
+    },
+    Package {
+        name: "nginx",
+        is_there: || is_server_installed("nginx"),
+        why: "a cache in front of the delayed feed",
     },
 ];
 
@@ -88,7 +93,7 @@ const PYTHON_PACKAGES: [(&str, &str); 2] =
 /// An independent HLS player, with its version and its script in `target/npm/node_modules`.
 const NPM_PACKAGES: [(&str, &str, &str); 1] = [("hls.js", "1.7.4", "dist/hls.min.js")];
 
-/// Installs what is missing of the system's packages.
+/// Installs what is missing of the system's packages. A server among them is told not to start.
 ///
 /// # Errors
 /// If they cannot be installed.
@@ -113,6 +118,18 @@ pub(crate) fn perf() -> Result<()> {
         name: "linux-perf",
         is_there: || is_installed("perf"),
         why: "shows where cycles go",
+    }])
+}
+
+/// Installs `hping3`, which floods a network namespace with SYN, if it is missing.
+///
+/// # Errors
+/// If it cannot be installed.
+pub(crate) fn hping() -> Result<()> {
+    install(&[Package {
+        name: "hping3",
+        is_there: || is_installed("hping3"),
+        why: "opens connections halfway",
     }])
 }
 

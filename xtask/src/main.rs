@@ -48,6 +48,7 @@ fn perform(arguments: &[String]) -> Result<()> {
         }
         ["bench-edge", rest @ ..] => bench::edge(rest),
         ["profile-edge", rest @ ..] => bench::profile(rest),
+        ["bench-night", rest @ ..] => bench::night(rest),
         [name] => match STEPS.iter().chain(MORE).find(|step| step.name == *name) {
             Some(step) => (step.run)(),
             None => bail!("there is no step {name}\n\n{}", help()),
@@ -74,7 +75,9 @@ fn help() -> String {
         \x20      cargo xtask STEP                             one of them\n\
         \x20      cargo xtask bench-edge [SCENARIO]... [--peers] [--quick] ...\n\
         \x20                                                   the edge against its floor and its peers\n\
-        \x20      cargo xtask profile-edge ...                 where an edge's cycles go\n\nSteps:\n",
+        \x20      cargo xtask profile-edge ...                 where an edge's cycles go\n\
+        \x20      cargo xtask bench-night [SCENARIO]... [--quick] ...\n\
+        \x20                                                   a whole server, attacked\n\nSteps:\n",
     );
     for step in STEPS {
         text.push_str(&format!("  {:<12} {}\n", step.name, step.about));

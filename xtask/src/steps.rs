@@ -39,6 +39,11 @@ pub(crate) const MORE: &[Step] = &[
     },
     Step { name: "bench", about: "benchmarks", run: bench },
     Step {
+        name: "verdicts",
+        about: "every night judged by the second implementation too, which takes minutes",
+        run: verdicts,
+    },
+    Step {
         name: "testssl",
         about: "the TLS of every door, as testssl.sh grades it",
         run: testssl::all_doors,
@@ -89,6 +94,12 @@ fn trials() -> Result<()> {
     run(cargo()
         .args(["test", "--package", "minassa", "--release", "--", "--nocapture", "--test-threads", "1"])
         .env("MINASSA_REPEAT", "20"))
+}
+
+fn verdicts() -> Result<()> {
+    run(cargo()
+        .args(["test", "--package", "minassa-admission", "--test", "it", "--"])
+        .args(["--ignored", "every_night"]))
 }
 
 fn bench() -> Result<()> {

@@ -12,7 +12,10 @@
 //! status           origin → control,    state of every show, once a second and     the last one
 //!                           edges       on change
 //! heartbeat        edge → control       listeners and resources, once a second     the last one
-//! audience         control → edges      totals, once a second                      the last one
+//! bins             all → origin         what a process counted, every ten seconds  the last one
+//! audience         control → edges      totals and the ladder, once a second       the last one
+//! sessions         edge → control       sessions of tickets, once a second         the last one
+//! limits           control → edges      tickets above their sessions, revoked      the last one
 //! ```
 
 mod frame;

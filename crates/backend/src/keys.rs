@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use admission::room::{RoomKey, RoomKeys};
 use admission::ticket::{TicketKey, TicketKeys};
 use ed25519_dalek::SigningKey;
 use model::EventSlug;
@@ -111,6 +112,22 @@ impl Keys {
         }
     }
 
+    /// The key of the waiting rooms' tokens: `room`. Tokens live as long as their event, so it stays.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn room(&self) -> Result<RoomKeys, KeyError> {
+        Ok(RoomKeys { current: RoomKey { id: 0, secret: self.secret("room")? }, previous: None })
+    }
+
+    /// What the draws of the waiting rooms are derived from: `draw`.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn draw(&self) -> Result<[u8; 32], KeyError> {
+        self.secret("draw")
+    }
+
     /// When the ticket keys were last changed, if they exist and the file system tells.
     pub fn tickets_changed_at(&self) -> Option<SystemTime> {
         fs::metadata(self.directory.join(TICKETS)).ok()?.modified().ok()
@@ -122,10 +139,13 @@ impl Keys {
     }
 
     fn signing(&self, name: &str) -> Result<SigningKey, KeyError> {
+        Ok(SigningKey::from_bytes(&self.secret(name)?))
+    }
+
+    fn secret(&self, name: &str) -> Result<[u8; 32], KeyError> {
         let path = self.directory.join(name);
         let bytes = load_or_make(&path, || rand::random::<[u8; 32]>().to_vec())?;
-        let secret: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Damaged { path })?;
-        Ok(SigningKey::from_bytes(&secret))
+        bytes.try_into().map_err(|_| KeyError::Damaged { path })
     }
 }
 

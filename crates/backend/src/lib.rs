@@ -10,6 +10,7 @@
 //! | [`freeze`] | files written whole or not at all; events frozen to a node's disk |
 //! | [`keys`] | private keys, made once, readable by their owner alone |
 //! | [`clock`] | both clocks of the machine |
+//! | [`evidence`] | what every process counts alike for the ledger |
 //! | [`http`] | listening sockets and the accept loop with its limits |
 //! | [`tls`] | the certificate of all doors, reloaded, and session tickets that all processes share |
 //! | [`problem`] | errors as RFC 9457 has them |
@@ -24,6 +25,7 @@
 pub mod bus;
 pub mod child;
 pub mod clock;
+pub mod evidence;
 pub mod freeze;
 pub mod http;
 pub mod keys;

@@ -2,6 +2,7 @@
 
 mod sqlite;
 
+use admission::ticket::TicketId;
 use async_trait::async_trait;
 use model::{Event, EventSlug, ShowState, UnixTime};
 
@@ -49,6 +50,15 @@ pub struct Progress {
     pub ended_at: Option<UnixTime>,
 }
 
+/// What the operator wants of the ladder, whatever is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorOrders {
+    /// The level to stand at, 0 to 6.
+    pub pin: Option<u8>,
+    /// At most so many live listeners.
+    pub cap: Option<u64>,
+}
+
 /// A place for events. Every call is one transaction.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -87,6 +97,30 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The database's.
     async fn progress(&self) -> Result<Vec<(EventSlug, Progress)>, StoreError>;
+
+    /// What the operator wants of the ladder; nothing, until it was noted.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn orders(&self) -> Result<OperatorOrders, StoreError>;
+
+    /// Notes what the operator wants of the ladder.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn note_orders(&self, orders: OperatorOrders) -> Result<(), StoreError>;
+
+    /// Tickets that were revoked and would still open doors at `now`, and until when. The others are forgotten.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn revocations(&self, now: UnixTime) -> Result<Vec<(TicketId, UnixTime)>, StoreError>;
+
+    /// Notes that a ticket was revoked; it would have opened doors until `expires`.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn note_revocation(&self, ticket: TicketId, expires: UnixTime) -> Result<(), StoreError>;
 
     /// Whether the store answers.
     ///

@@ -11,8 +11,10 @@
 //! ```
 
 mod event;
+mod ladder;
 mod part;
 mod serial;
+mod sessions;
 mod status;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -20,7 +22,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use event::{BilingualRecord, EventRecord, Events, SeatRecord, StateRecord};
+pub use ladder::{AdmissionRecord, LoadRecord, MeasuresRecord, UsedRecord};
 pub use part::{decode_part, encode_part};
+pub use sessions::{SessionChanges, SessionLimits};
 pub use status::{
     Alarm, AnchorRecord, Audience, AudienceTotal, EdgeEvent, EventStatus, Form, Heartbeat, ListenerCount,
     OriginStatus, SeatStatus,
@@ -73,6 +77,8 @@ pub fn fuzz(data: &[u8]) {
     let _ = decode::<OriginStatus>(data);
     let _ = decode::<Heartbeat>(data);
     let _ = decode::<Audience>(data);
+    let _ = decode::<SessionChanges>(data);
+    let _ = decode::<SessionLimits>(data);
     for record in decode::<Events>(data).into_iter().flat_map(|events| events.events) {
         let _ = model::Event::try_from(record);
     }
@@ -175,7 +181,7 @@ mod tests {
         let heartbeat = Heartbeat { index: 1, events: vec![edge], bytes: u64::MAX, ..Heartbeat::default() };
         assert_eq!(decode::<Heartbeat>(&encode(&heartbeat)).unwrap(), heartbeat);
         let total = AudienceTotal { event: event().slug, listeners: 1 << 40 };
-        let audience = Audience { level: 2, totals: vec![total] };
+        let audience = Audience { level: 2, totals: vec![total], ..Audience::default() };
         assert_eq!(decode::<Audience>(&encode(&audience)).unwrap(), audience);
     }
 

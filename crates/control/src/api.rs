@@ -1,13 +1,20 @@
 //! The API of events.
 
+mod challenge;
 mod events;
+mod evidence;
 mod input;
 mod invites;
+mod ladder;
 mod openapi;
+mod queue;
 mod slate;
 mod status;
 mod ticket;
 mod types;
+
+pub(crate) use challenge::Challenged;
+pub(crate) use ticket::issue_ticket;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -38,7 +45,15 @@ pub(crate) fn routes() -> Router<Arc<Control>> {
         .route("/api/events/{event}/invites", post(invites::create))
         .route("/api/events/{event}/invites/{invite}", delete(invites::revoke))
         .route("/api/events/{event}/ticket", post(ticket::issue))
+        .route("/api/events/{event}/revocations", post(ticket::revoke))
+        .route("/api/events/{event}/queue.json", get(queue::show))
+        .route("/api/events/{event}/draw/commitment.json", get(queue::commitment))
+        .route("/api/events/{event}/draw/{file}", get(queue::draw))
         .route("/api/events/{event}/status", get(status::show))
+        .route("/api/events/{event}/verdict", get(evidence::verdict))
+        .route("/api/events/{event}/ledger.jsonl", get(evidence::ledger))
+        .route("/api/events/{event}/report.json", get(evidence::report))
+        .route("/api/ladder", get(ladder::show).patch(ladder::change))
 }
 
 /// The event that the address names.

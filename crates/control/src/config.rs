@@ -2,10 +2,23 @@
 
 use std::net::SocketAddr;
 
+use backend::http::proxy::{NETWORKS_MAX, Network};
+use model::EventSlug;
 use serde::{Deserialize, Serialize};
 
 /// Longest a ticket may open doors, seconds.
 pub(crate) const TICKET_S_MAX: u64 = 86_400;
+
+/// Whether newcomers may be challenged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChallengeMode {
+    /// From L4 on, while the verdict on the event names an attack with requests.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
 
 /// Section `[control]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +34,16 @@ pub struct ControlConfig {
     pub stage_url: Option<String>,
     /// Address of the files door as the world sees it. Default as above.
     pub files_url: Option<String>,
+    /// Address of the HTTP cache in front of the delayed feed, as the world sees it: whoever waits can hear the programme
+    /// from there meanwhile. Default: none, they wait in silence.
+    pub delayed_url: Option<String>,
     /// Connections at once, 16 to 1000000. Default 8192.
     pub connections_max: usize,
+    /// Networks that connections come from through a proxy, which then has to say who is behind it: by the PROXY protocol
+    /// or by `X-Forwarded-For`; at most 64. From elsewhere that is refused. Default none.
+    pub proxies: Vec<Network>,
+    /// Whether these proxies speak the PROXY protocol, version 2, rather than send `X-Forwarded-For`. Default false.
+    pub proxy_protocol: bool,
     /// How long a ticket opens doors, seconds, 60 to 86400. Default 21600.
     pub ticket_s: u64,
     /// How long an invitation is good after the event's start, seconds, 3600 to 31536000. Default 2592000.
@@ -30,6 +51,9 @@ pub struct ControlConfig {
     /// Number of the cell that tickets are issued for: the edges behind the push and files addresses, 0 to 65535.
     /// Default 0.
     pub cell: u16,
+    /// Whether newcomers are challenged to a little work while evidence says that programs ask for tickets and the ladder
+    /// stands at L4 or above. Default `auto`.
+    pub challenge: ChallengeMode,
     /// Events kept at most, 1 to 100000. Default 10000.
     pub events_max: u32,
 }
@@ -42,12 +66,23 @@ impl Default for ControlConfig {
             push_url: None,
             stage_url: None,
             files_url: None,
+            delayed_url: None,
             connections_max: 8_192,
+            proxies: Vec::new(),
+            proxy_protocol: false,
             ticket_s: 6 * 3_600,
             invite_s: 30 * 86_400,
             cell: 0,
+            challenge: ChallengeMode::Auto,
             events_max: 10_000,
         }
+    }
+}
+
+impl ControlConfig {
+    /// Address of the delayed feed of an event, if there is a cache in front of it.
+    pub(crate) fn delayed(&self, event: &EventSlug) -> Option<String> {
+        Some(format!("{}/live/{event}/delayed.m3u8", self.delayed_url.as_ref()?))
     }
 }
 
@@ -74,6 +109,7 @@ impl ControlConfig {
             ("push_url", &self.push_url),
             ("stage_url", &self.stage_url),
             ("files_url", &self.files_url),
+            ("delayed_url", &self.delayed_url),
         ];
         for (key, url) in urls {
             if let Some(url) = url
@@ -83,6 +119,14 @@ impl ControlConfig {
                     "http:// or https:// with a host, an optional port, and nothing behind".to_owned();
                 return Err(InvalidValue { key, value: format!("{url:?}"), allowed });
             }
+        }
+        if self.proxies.len() > NETWORKS_MAX {
+            let value = format!("{} networks", self.proxies.len());
+            return Err(InvalidValue { key: "proxies", value, allowed: "at most 64 networks".to_owned() });
+        }
+        if self.proxy_protocol && self.proxies.is_empty() {
+            let allowed = "false while control.proxies is empty".to_owned();
+            return Err(InvalidValue { key: "proxy_protocol", value: "true".to_owned(), allowed });
         }
         let ranges = [
             ("connections_max", self.connections_max as u64, 16, 1_000_000),
@@ -132,6 +176,14 @@ mod tests {
             assert_eq!(config.check().unwrap_err().to_string(), expected);
         };
         check(|c| c.ticket_s = 5, "control.ticket_s = 5 is not allowed: 60 to 86400");
+        check(
+            |c| c.proxy_protocol = true,
+            "control.proxy_protocol = true is not allowed: false while control.proxies is empty",
+        );
+        check(
+            |c| c.proxies = vec!["10.0.0.0/8".parse().unwrap(); 65],
+            "control.proxies = 65 networks is not allowed: at most 64 networks",
+        );
         check(|c| c.connections_max = 0, "control.connections_max = 0 is not allowed: 16 to 1000000");
         for bad in ["talk.example", "ftp://a", "http://a/", "http://a/b", "http://a?b", "https://a@b", ""] {
             let config = ControlConfig { push_url: Some(bad.to_owned()), ..ControlConfig::default() };

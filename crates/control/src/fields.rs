@@ -3,10 +3,13 @@
 use axum::body::{Body, Bytes, to_bytes};
 use backend::problem::Problem;
 use http::{HeaderMap, StatusCode, header};
+use http_body::Body as _;
 use serde_json::{Map, Value};
 
 /// Largest JSON body, bytes.
 pub(crate) const JSON_BYTES_MAX: usize = 64 * 1024;
+/// Largest JSON body that anybody may send without showing who they are, bytes.
+pub(crate) const SMALL_BYTES_MAX: usize = 4 * 1024;
 
 /// The fields of one JSON object. Take each that is known, then [`Self::finish`]: what is left is unknown and refused,
 /// as is everything that was found wrong on the way.
@@ -27,6 +30,15 @@ struct Fault {
 impl Fields {
     /// Reads a request's body.
     pub(crate) async fn of(headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
+        Self::within(JSON_BYTES_MAX, headers, body).await
+    }
+
+    /// As [`Self::of`], of a body of at most [`SMALL_BYTES_MAX`].
+    pub(crate) async fn small(headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
+        Self::within(SMALL_BYTES_MAX, headers, body).await
+    }
+
+    async fn within(limit: usize, headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
         if let Some(kind) = headers.get(header::CONTENT_TYPE) {
             let kind = kind.to_str().unwrap_or_default();
             let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -36,7 +48,7 @@ impl Fields {
                 return Err(problem.invalid("content-type", kind, "application/json"));
             }
         }
-        Self::parse(&read_body(body, JSON_BYTES_MAX).await?)
+        Self::parse(&read_body(body, limit).await?)
     }
 
     pub(crate) fn parse(json: &[u8]) -> Result<Self, Problem> {
@@ -133,10 +145,17 @@ pub(crate) fn refused() -> Problem {
 
 /// A body of at most `limit` bytes.
 pub(crate) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large")
+            .detail(format!("at most {limit} bytes are allowed"))
+    };
+    // Without waiting for what will not be read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     to_bytes(body, limit).await.map_err(|error| {
         if is_too_long(&error) {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large")
-                .detail(format!("at most {limit} bytes are allowed"))
+            too_large()
         } else {
             Problem::new(StatusCode::BAD_REQUEST, "broken-body", "The body did not arrive in full")
         }

@@ -7,25 +7,33 @@
 // A shell reads clocks: that is its work (see clippy.toml).
 #![allow(clippy::disallowed_methods)]
 
+mod ahead;
 mod api;
 mod auth;
 mod calendar;
+mod challenges;
 mod config;
 mod doors;
+mod evidence;
 mod fields;
+mod incidents;
 mod ladder;
 mod measure;
 mod observed;
 mod pages;
+mod plain;
 mod publicity;
 mod reports;
+mod rooms;
 mod router;
 #[cfg(test)]
 mod router_tests;
 mod slug;
 mod state;
+mod steering;
 #[cfg(test)]
 mod testing;
+mod verdicts;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -33,6 +41,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use backend::bus::UnixBus;
+use backend::http::proxy::Proxies;
 use backend::http::{Limits, TlsDoor};
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
@@ -44,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use auth::OperatorToken;
 use state::{Control, Parts};
 
-pub use config::{ControlConfig, InvalidValue};
+pub use config::{ChallengeMode, ControlConfig, InvalidValue};
 
 /// Where control runs.
 #[derive(Debug)]
@@ -78,9 +87,10 @@ pub struct Doors {
 pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
     let Place { data, listener, doors, tls } = place;
-    let limits = Limits {
+    let mut limits = Limits {
         connections_max: config.connections_max,
         body_bytes_max: programme::slate::MAX_SLATE_BYTES + 1,
+        proxies: Proxies::new(&config.proxies, config.proxy_protocol),
         ..Limits::default()
     };
     let local = listener.local_addr().context("the listening socket has no address")?;
@@ -105,11 +115,14 @@ pub async fn run(config: ControlConfig, place: Place, shutdown: CancellationToke
         addresses: run.join("addresses.json"),
         store: Arc::new(store),
         objects: Arc::new(DirectoryObjects::new(&data.join("objects"))),
+        rooms: data.join("control/rooms"),
+        ledgers: data.join("ledger"),
         keys: Keys::open(&data.join("keys"))?,
         operator,
         hears_since: std::time::Instant::now(),
     })
     .await?;
+    limits.counts = control.counters.door.clone();
     let bus_directory = run.join("bus");
     let bus = UnixBus::bind(&bus_directory, "control")
         .with_context(|| format!("cannot join the bus in {}", bus_directory.display()))?;

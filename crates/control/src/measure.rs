@@ -7,16 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use admission::challenge::Refusal;
+use admission::ladder::Resource;
+use admission::room::Queue;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use backend::clock;
 use backend::wire::{Alarm, Heartbeat};
 use http::{HeaderValue, header};
 use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use model::{Event, PartNumber};
+use model::{Event, PartNumber, UnixTime};
 
+use crate::challenges::Challenges;
 use crate::observed::Standing;
 use crate::state::{Control, Counters};
+use crate::steering::Steering;
 
 /// Events with series of their own, the latest starts.
 const EVENTS_MAX: usize = 1_000;
@@ -32,6 +38,7 @@ fn render(control: &Control) -> String {
     let handle = recorder.handle();
     with_local_recorder(&recorder, || {
         own(&control.counters);
+        challenges(&control.challenges, clock::unix_now());
         if let Some(expires) = control.tls.as_ref().and_then(|tls| tls.certificate_expires_s()) {
             gauge!("minassa_control_certificate_expires_timestamp_seconds").set(expires as f64);
         }
@@ -42,6 +49,16 @@ fn render(control: &Control) -> String {
             for (name, heartbeat) in observed.edges(now) {
                 edge(name, heartbeat);
             }
+        }
+        ladder(&control.steering());
+        {
+            let sessions = control.sessions();
+            gauge!("minassa_tickets_in_use").set(sessions.len() as f64);
+            gauge!("minassa_tickets_revoked").set(sessions.revoked().len() as f64);
+            counter!("minassa_tickets_not_followed_total").absolute(sessions.ignored());
+        }
+        for (slug, entrance) in control.rooms().entrances() {
+            room(slug.as_str(), entrance.queue());
         }
         let events = control.events(usize::MAX);
         gauge!("minassa_events").set(events.len() as f64);
@@ -60,6 +77,49 @@ fn own(counters: &Counters) {
     counter!("minassa_control_server_errors_total").absolute(total(&counters.server_errors));
     counter!("minassa_control_failed_attempts_total").absolute(total(&counters.failed_attempts));
     counter!("minassa_tickets_issued_total").absolute(total(&counters.tickets));
+    counter!("minassa_waits_answered_total").absolute(total(&counters.waits));
+    counter!("minassa_tokens_refused_total").absolute(total(&counters.tokens_refused));
+    counter!("minassa_tickets_renewed_total").absolute(total(&counters.renewed));
+    counter!("minassa_turned_away_total", "why" => "no_place").absolute(total(&counters.turned_away));
+    counter!("minassa_turned_away_total", "why" => "network_share").absolute(total(&counters.had_share));
+    for (what, count) in counters.door.series() {
+        counter!("minassa_control_door_total", "what" => what).absolute(count);
+    }
+}
+
+fn challenges(challenges: &Challenges, now: UnixTime) {
+    let sums = challenges.sums(now);
+    counter!("minassa_challenges_asked_total").absolute(sums.asked);
+    counter!("minassa_challenges_passed_total", "by" => "work").absolute(sums.solved);
+    counter!("minassa_challenges_passed_total", "by" => "patience").absolute(sums.waited);
+    counter!("minassa_challenges_ignored_total").absolute(sums.ignored);
+    for (reason, count) in Refusal::NAMES.into_iter().zip(sums.refused) {
+        counter!("minassa_challenges_refused_total", "reason" => reason).absolute(count);
+    }
+    let (remembered, forgotten) = challenges.spent();
+    gauge!("minassa_challenges_remembered").set(remembered as f64);
+    counter!("minassa_challenges_forgotten_total").absolute(forgotten);
+    gauge!("minassa_challenge_on").set(f64::from(u8::from(challenges.any(now))));
+}
+
+fn room(event: &str, queue: &Queue) {
+    let event = || event.to_owned();
+    gauge!("minassa_room_admitted", "event" => event()).set(queue.admitted as f64);
+    gauge!("minassa_room_waiting", "event" => event()).set(queue.waiting as f64);
+    gauge!("minassa_room_admitted_per_second", "event" => event()).set(queue.rate.milli() as f64 / 1e3);
+}
+
+fn ladder(steering: &Steering) {
+    let decision = steering.decision();
+    gauge!("minassa_ladder_level").set(f64::from(decision.level.number()));
+    gauge!("minassa_ladder_level_unpinned").set(f64::from(decision.would.number()));
+    gauge!("minassa_ladder_pinned").set(f64::from(u8::from(steering.orders().pin.is_some())));
+    gauge!("minassa_ladder_cap").set(steering.orders().cap.map_or(f64::INFINITY, |cap| cap as f64));
+    for resource in Resource::ALL {
+        gauge!("minassa_ladder_pressure", "resource" => resource.name()).set(decision.pressures[resource]);
+    }
+    gauge!("minassa_edges", "state" => "alive").set(decision.alive as f64);
+    gauge!("minassa_edges", "state" => "silent").set(decision.silent as f64);
 }
 
 fn edge(name: &str, heartbeat: &Heartbeat) {

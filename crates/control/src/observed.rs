@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use admission::ladder::{Decision, Level, Measures, Report};
 use backend::store::Progress;
 use backend::wire::{EventStatus, Heartbeat, OriginStatus};
 use model::{Anchor, Event, EventSlug, ShowState, UnixTime};
 
+use crate::steering::AtEdge;
+
 /// A report older than this is not counted any more; reports come every second.
 const FRESH: Duration = Duration::from_secs(5);
+/// An edge that was silent for longer is forgotten.
+const FORGET: Duration = Duration::from_secs(60);
 /// Edges that are followed at once.
 pub(crate) const EDGES_MAX: usize = 256;
 
@@ -37,9 +42,17 @@ pub(crate) struct Standing {
     pub(crate) ended_at: Option<UnixTime>,
     pub(crate) late: bool,
     pub(crate) listeners: u64,
-    pub(crate) level: u8,
+    pub(crate) level: Level,
+    pub(crate) measures: Measures,
     /// What origin says in detail, as long as it knows the event.
     pub(crate) status: Option<EventStatus>,
+}
+
+impl Standing {
+    /// Whether the show ended longer than `after` ago, or so long that nobody knows when.
+    pub(crate) fn ended_before(&self, now: UnixTime, after: Duration) -> bool {
+        self.state == ShowState::Ended && self.ended_at.is_none_or(|ended| now.since(ended) > after)
+    }
 }
 
 impl Observed {
@@ -93,7 +106,7 @@ impl Observed {
     }
 
     /// How `event` stands.
-    pub(crate) fn standing(&self, event: &Event, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, event: &Event, decision: &Decision, now: Instant) -> Standing {
         let show = self.shows.get(&event.slug);
         let progress = show.and_then(|show| show.progress.as_ref());
         let status = show.and_then(|show| show.status.clone());
@@ -109,7 +122,8 @@ impl Observed {
             ended_at: progress.and_then(|progress| progress.ended_at),
             late: status.as_ref().is_some_and(|status| status.late),
             listeners: self.listeners(&event.slug, now),
-            level: self.level(now),
+            level: decision.level,
+            measures: decision.measures,
             status,
         }
     }
@@ -133,9 +147,20 @@ impl Observed {
         totals
     }
 
-    /// The highest ladder level of an edge that is alive.
-    pub(crate) fn level(&self, now: Instant) -> u8 {
-        self.edges(now).map(|(_, heartbeat)| heartbeat.level.min(6)).max().unwrap_or(0)
+    /// The ladders of all edges, those that fell silent a short while ago among them.
+    pub(crate) fn at_edges(&self, now: Instant) -> BTreeMap<&str, AtEdge> {
+        let at_edge = |heartbeat: &Heartbeat, at: Instant| AtEdge {
+            report: Report { age: now.saturating_duration_since(at), load: heartbeat.load.into() },
+            level: Level::from_number(heartbeat.level).unwrap_or_default(),
+            // What does not read as measures is none: the edge's own business.
+            measures: heartbeat.measures.try_into().unwrap_or_default(),
+        };
+        self.edges.iter().map(|(name, (heartbeat, at))| (name.as_str(), at_edge(heartbeat, *at))).collect()
+    }
+
+    /// Forgets edges that have been silent for long: they were taken away.
+    pub(crate) fn forget_the_silent(&mut self, now: Instant) {
+        self.edges.retain(|_, (_, at)| now.saturating_duration_since(*at) <= FORGET);
     }
 
     /// Edges that are alive, by name.
@@ -172,7 +197,9 @@ fn progress_of(status: &EventStatus) -> Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::steering::Steering;
     use crate::testing::event;
+    use admission::ladder::Orders;
     use backend::wire::{AnchorRecord, EdgeEvent, Form, ListenerCount, StateRecord};
     use model::Rendition;
 
@@ -217,12 +244,24 @@ mod tests {
         observed.handle_heartbeat("edge-0", heartbeat("a", &[1, 2], 0), start);
         observed.handle_heartbeat("edge-1", heartbeat("a", &[10], 9), start + FRESH);
         observed.handle_heartbeat("edge-1", heartbeat("a", &[20], 3), start + FRESH);
-        let standing = observed.standing(&event("a"), start + FRESH);
-        assert_eq!((standing.listeners, standing.level), (23, 3));
+        let standing = observed.standing(&event("a"), &decision(), start + FRESH);
+        assert_eq!((standing.listeners, standing.level), (23, Level::L0));
+        let levels: Vec<_> = observed.at_edges(start + FRESH).values().map(|edge| edge.level).collect();
+        assert_eq!(levels, [Level::L0, Level::L3]);
         let later = start + FRESH + Duration::from_millis(1);
-        assert_eq!(observed.standing(&event("a"), later).listeners, 20);
+        assert_eq!(observed.standing(&event("a"), &decision(), later).listeners, 20);
         assert_eq!(observed.totals(later), [("a".parse().unwrap(), 20)].into());
-        assert_eq!(observed.standing(&event("b"), later).listeners, 0);
+        assert_eq!(observed.standing(&event("b"), &decision(), later).listeners, 0);
+        let alive = |edge: &AtEdge| edge.report.is_alive();
+        assert_eq!(observed.at_edges(later).values().map(alive).collect::<Vec<_>>(), [false, true]);
+        observed.forget_the_silent(start + FORGET);
+        assert_eq!(observed.at_edges(later).len(), 2);
+        observed.forget_the_silent(start + FORGET + Duration::from_secs(1));
+        assert_eq!(observed.at_edges(later).keys().collect::<Vec<_>>(), [&"edge-1"]);
+    }
+
+    fn decision() -> Decision {
+        *Steering::new(Orders::default()).decision()
     }
 
     #[test]
@@ -230,28 +269,32 @@ mod tests {
         let now = Instant::now();
         let mut observed = Observed::new([], now);
         let a = event("a");
-        assert_eq!(observed.standing(&a, now).state, ShowState::Scheduled);
+        assert_eq!(observed.standing(&a, &decision(), now).state, ShowState::Scheduled);
         assert!(!observed.origin_is_alive(now) && !observed.origin_is_away(now), "not heard of yet");
         let late = now + FRESH + Duration::from_millis(1);
         assert!(observed.origin_is_away(late));
         let planned = stage::doors_time(a.starts_at, a.doors_before, a.created_at);
-        assert_eq!(observed.standing(&a, now).doors_at, planned);
+        assert_eq!(observed.standing(&a, &decision(), now).doors_at, planned);
 
         assert_eq!(observed.handle_status(status("a", StateRecord::Live), |_| true, now).len(), 1);
         assert_eq!(observed.handle_status(status("a", StateRecord::Live), |_| true, now), []);
-        let standing = observed.standing(&a, now);
+        let standing = observed.standing(&a, &decision(), now);
         assert_eq!((standing.state, standing.late), (ShowState::Live, true));
         assert_eq!(standing.doors_at, UnixTime::from_millis(5_000));
 
         let ended = observed.handle_status(status("a", StateRecord::Ended), |_| true, now);
         assert_eq!(ended[0].1.state, ShowState::Ended);
         assert_eq!(observed.handle_status(status("a", StateRecord::Live), |_| true, now), []);
-        assert_eq!(observed.standing(&a, now).state, ShowState::Ended);
+        assert_eq!(observed.standing(&a, &decision(), now).state, ShowState::Ended);
         // After a restart of control, with an origin that has forgotten the event.
         let mut observed = Observed::new(ended, now);
         observed.handle_status(status("b", StateRecord::Doors), |slug| slug.as_str() != "b", now);
-        assert_eq!(observed.standing(&a, now).state, ShowState::Ended);
-        assert_eq!(observed.standing(&event("b"), now).state, ShowState::Scheduled, "not an event of ours");
+        assert_eq!(observed.standing(&a, &decision(), now).state, ShowState::Ended);
+        assert_eq!(
+            observed.standing(&event("b"), &decision(), now).state,
+            ShowState::Scheduled,
+            "not an event of ours"
+        );
         assert!(observed.origin_is_alive(now) && !observed.origin_is_away(now));
         assert!(!observed.origin_is_alive(late) && observed.origin_is_away(late));
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use web::{Language, PAGE_HEADERS, Page, negotiate_language};
 
 use crate::api::At;
+use crate::plain;
 use crate::publicity::PublishedKeys;
 use crate::state::Control;
 
@@ -25,12 +26,22 @@ pub(crate) async fn index(request: Request) -> Response {
 }
 
 /// `GET /e/{event}`. For people, an unknown event is a page too.
-pub(crate) async fn listener(event: Result<At, Problem>, request: Request) -> Response {
+pub(crate) async fn listener(
+    State(control): State<Arc<Control>>,
+    event: Result<At, Problem>,
+    request: Request,
+) -> Response {
     let head = request.into_parts().0;
     match event {
+        Ok(At(known)) if asks_plainly(&head) => plain::page(&control, &known, &head),
         Ok(_) => page(Page::Listener, &head, StatusCode::OK),
         Err(problem) => missing(&head, problem),
     }
+}
+
+/// Whether the page for browsers that run no code is asked for.
+fn asks_plainly(head: &http::request::Parts) -> bool {
+    head.uri.query().is_some_and(|query| query.split('&').any(|field| field == "plain" || field == "plain="))
 }
 
 /// Everything that is nowhere: a page for those who want one, a problem for the others.
@@ -48,7 +59,7 @@ pub(crate) async fn wrong_method(request: Request) -> Response {
     problem.invalid("method", request.method().as_str(), "see the Allow header").into_response()
 }
 
-fn missing(head: &http::request::Parts, problem: Problem) -> Response {
+pub(crate) fn missing(head: &http::request::Parts, problem: Problem) -> Response {
     let accept = head.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if matches!(head.method, Method::GET | Method::HEAD) && accept.contains("text/html") {
         page(Page::NotFound, head, StatusCode::NOT_FOUND)

@@ -4,18 +4,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use admission::ladder::Admission;
 use backend::bus::{Bus, Message};
 use backend::clock;
-use backend::wire::{self, Audience, AudienceTotal, EventRecord, Events, Heartbeat, OriginStatus};
+use backend::wire::{
+    self, Audience, AudienceTotal, EventRecord, Events, Heartbeat, OriginStatus, SessionChanges,
+    SessionLimits,
+};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::evidence::Counting;
 use crate::observed::EDGES_MAX;
 use crate::state::Control;
 
 /// Events that are told on the bus, the latest starts: what fits a message many times over.
 const EVENTS_MAX: usize = 4_096;
+/// A control that hears no edge for so long says what it thinks all the same.
+const SILENCE: Duration = Duration::from_secs(5);
 /// State is pushed this often, whether it changed or not.
 const EVERY: Duration = Duration::from_secs(1);
 /// Ticket keys are changed this often. A key checks for as long again after its last ticket, less [`SETTLE`], and
@@ -26,6 +33,10 @@ const SETTLE: Duration = Duration::from_secs(180);
 const _: () = assert!(ROTATE.as_secs() - SETTLE.as_secs() - TICKETS_EVERY_S > crate::config::TICKET_S_MAX);
 /// The keys of TLS session tickets are derived from these, and rotate with them.
 const _: () = assert!(ROTATE.as_secs() - SETTLE.as_secs() > backend::tls::TICKET_LIFETIME_S as u64);
+/// How often waiting rooms are frozen, seconds. How far their lines have come is written every second.
+const FREEZE_EVERY_S: u64 = 4;
+/// How often ledgers are read, seconds.
+const READ_EVERY_S: u64 = 2;
 /// How often it is looked whether ticket keys are to be changed, seconds.
 const TICKETS_EVERY_S: u64 = 60;
 
@@ -53,6 +64,8 @@ async fn tell(control: Arc<Control>, bus: Arc<dyn Bus>) {
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequence = u64::try_from(clock::unix_now().as_millis()).unwrap_or(0);
     let mut events = encode_events(&control);
+    let mut counting = Counting::new(&control, clock::unix_now());
+    let begun = Instant::now();
     loop {
         tokio::select! {
             changed = changes.changed() => {
@@ -61,7 +74,19 @@ async fn tell(control: Arc<Control>, bus: Arc<dyn Bus>) {
                 }
                 events = encode_events(&control);
             }
-            _ = seconds.tick() => bus.publish("audience", sequence, encode_audience(&control)),
+            _ = seconds.tick() => {
+                control.steer();
+                control.freeze_queues();
+                // Edges go on by themselves for a while when nobody tells them anything.
+                if control.steering().has_heard() || begun.elapsed() > SILENCE {
+                    bus.publish("audience", sequence, encode_audience(&control));
+                }
+                let limits = control.sessions().limits(clock::unix_now());
+                if let Some(bin) = counting.turn(&control, clock::unix_now()) {
+                    bus.publish("bins", sequence, wire::encode(&bin));
+                }
+                bus.publish("limits", sequence, wire::encode(&SessionLimits::from(limits)));
+            }
         }
         bus.publish("events", sequence, events.clone());
         sequence += 1;
@@ -77,7 +102,17 @@ fn encode_audience(control: &Control) -> Bytes {
     let (observed, now) = (control.observed(), Instant::now());
     let totals = observed.totals(now).into_iter();
     let totals = totals.map(|(event, listeners)| AudienceTotal { event, listeners }).collect();
-    wire::encode(&Audience { level: observed.level(now), totals })
+    drop(observed);
+    let anybody_waits = control.rooms().anybody_waits();
+    let steering = control.steering();
+    let (decision, pinned) = (steering.decision(), steering.orders().pin.is_some());
+    let mut measures = decision.measures;
+    if anybody_waits && measures.admission == Admission::Open {
+        // Players without a ticket do not overtake the line.
+        measures.admission = Admission::Waiting;
+    }
+    let (level, measures) = (decision.level.number(), measures.into());
+    wire::encode(&Audience { level, pinned, measures, totals })
 }
 
 /// Follows origin's `status`.
@@ -103,6 +138,15 @@ async fn hear_edges(control: Arc<Control>, bus: Arc<dyn Bus>) {
             if !edge.starts_with("edge-") || followed.len() >= EDGES_MAX || !followed.insert(edge.clone()) {
                 continue;
             }
+            let (listener, mut told) = (control.clone(), bus.subscribe(&edge, "sessions", None));
+            let name = edge.clone();
+            listening.spawn(async move {
+                while let Some(message) = told.next().await {
+                    if let Some(said) = decode::<SessionChanges>(&name, &message) {
+                        listener.sessions().hear(said.index, said.pid, &said.changes());
+                    }
+                }
+            });
             let (control, mut beats) = (control.clone(), bus.subscribe(&edge, "heartbeat", None));
             listening.spawn(async move {
                 while let Some(message) = beats.next().await {
@@ -128,6 +172,17 @@ async fn keep_house(control: Arc<Control>) {
     for second in 1_u64.. {
         seconds.tick().await;
         control.refresh_doors();
+        if second % READ_EVERY_S == 0 {
+            let control = control.clone();
+            // Only this task waits.
+            let both = move || {
+                if second % FREEZE_EVERY_S == 0 {
+                    control.freeze_rooms();
+                }
+                control.read_ledgers();
+            };
+            let _ = tokio::task::spawn_blocking(both).await;
+        }
         if second % TICKETS_EVERY_S == 0
             && let Err(error) = turn_ticket_keys(&control)
         {

@@ -16,9 +16,9 @@ use tower_http::cors::{Any, CorsLayer};
 
 use crate::doors::{Door, of_live, redirect};
 use crate::state::{Control, Counters};
-use crate::{api, measure, pages};
+use crate::{ahead, api, incidents, measure, pages};
 
-/// Longest time for one request, its body included.
+/// Longest time for one request, beyond a small body, which is read before ([`ahead`]) and keeps the door's own time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The whole door.
@@ -36,6 +36,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/", get(pages::index))
         .route("/e/{event}", get(pages::listener))
         .route("/e/{event}/event.ics", get(api::calendar))
+        .route("/e/{event}/report", get(incidents::page))
         .route("/assets/{*path}", get(pages::asset))
         .route("/.well-known/minassa-keys.json", get(pages::keys))
         .route("/metrics", get(measure::serve))
@@ -62,9 +63,11 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
 async fn bounded(State(control): State<Arc<Control>>, request: Request, next: Next) -> Response {
     let counters = &control.counters;
     Counters::add(&counters.requests);
+    let request = ahead::begun(request).await;
     let Ok(_place) = control.places.try_acquire() else {
         Counters::add(&counters.shed);
-        return Problem::unavailable("too many requests are in progress", 2).into_response();
+        return Problem::unavailable("too many requests are in progress", rand::random_range(2..=6))
+            .into_response();
     };
     let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -73,7 +76,14 @@ async fn bounded(State(control): State<Arc<Control>>, request: Request, next: Ne
             Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The request took too long").into_response()
         }
     };
-    if response.status().is_server_error() {
+    let status = response.status();
+    // Who is challenged did nothing wrong.
+    let is_challenge = response.extensions().get::<api::Challenged>().is_some();
+    if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS && !is_challenge {
+        Counters::add(&counters.client_errors);
+    }
+    // Who is told when to come back was not met by an error.
+    if response.status().is_server_error() && !response.headers().contains_key(header::RETRY_AFTER) {
         counters.server_errors.fetch_add(1, Ordering::Relaxed);
     }
     response

@@ -1,14 +1,19 @@
 //! The API over the real router, with a real store in a directory of its own.
 
+mod room;
+
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use admission::ledger::{Entry, Head, Opening, append};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
 use backend::store::SqliteStore;
+use backend::wire::{EventStatus, Heartbeat, LoadRecord, OriginStatus, StateRecord, UsedRecord};
 use http::{HeaderMap, Method, Request, StatusCode};
+use model::EventSlug;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -16,6 +21,7 @@ use tower::ServiceExt as _;
 use crate::auth::OperatorToken;
 use crate::router::router;
 use crate::state::{Control, Parts};
+use crate::verdicts::Verdicts;
 use crate::{ControlConfig, Doors};
 
 /// A year that is to come, and within the five that are allowed.
@@ -100,6 +106,48 @@ impl Door {
         self.send(Method::GET, path, None, Body::empty()).await
     }
 
+    /// A second in which the event's doors are open, and an edge has so many seats.
+    fn on_air(&self, slug: &str, seats: u64) {
+        let now = std::time::Instant::now();
+        let listeners = UsedRecord { used: u64::from(seats == 0), limit: seats.max(1) };
+        let load = LoadRecord { listeners, ..LoadRecord::default() };
+        let heartbeat = Heartbeat { load, ..Heartbeat::default() };
+        let event = EventStatus {
+            event: slug.parse().unwrap(),
+            revision: 1,
+            state: StateRecord::Doors,
+            epoch: Some(1),
+            anchor: None,
+            live_at: None,
+            ended_at: None,
+            newest_part: None,
+            recorded_through: None,
+            alarms: Vec::new(),
+            late: false,
+            seats: Vec::new(),
+        };
+        let at = backend::clock::unix_now();
+        let status = OriginStatus { pid: 1, at, events: vec![event] };
+        self.control.observed().handle_status(status, |_| true, now);
+        self.control.observed().handle_heartbeat("edge-0", heartbeat, now);
+        self.open_ledger(&slug.parse().unwrap());
+        self.control.read_ledgers();
+        self.control.steer();
+    }
+
+    /// As origin does, ten minutes before doors: the draw mixes in its head.
+    fn open_ledger(&self, slug: &EventSlug) {
+        let path = Verdicts::path(&self.directory.path().join("ledger"), slug);
+        if path.exists() {
+            return;
+        }
+        let key = Keys::open(&self.directory.path().join("keys")).unwrap().event(slug).unwrap();
+        let opening = Opening::new(slug, &key.verifying_key(), 0, 0, None);
+        let (line, _) = append(&Head::EMPTY, &Entry::Open(Box::new(opening)), &key).unwrap();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("{line}\n")).unwrap();
+    }
+
     /// With the operator's token.
     async fn operate(&self, method: Method, path: &str, body: &Value) -> Answer {
         self.send(method, path, Some(&self.token), body.to_string()).await
@@ -129,6 +177,8 @@ async fn begin(path: &Path, config: ControlConfig) -> Arc<Control> {
         tls: None,
         doors: Some(doors),
         addresses: path.join("addresses.json"),
+        rooms: path.join("rooms"),
+        ledgers: path.join("ledger"),
         store: Arc::new(SqliteStore::open(&path.join("minassa.db")).await.unwrap()),
         objects: Arc::new(DirectoryObjects::new(&path.join("objects"))),
         keys: Keys::open(&path.join("keys")).unwrap(),
@@ -464,31 +514,6 @@ async fn a_slate_is_taken_if_it_is_audio() {
 }
 
 #[tokio::test]
-async fn a_ticket_opens_what_it_names() {
-    let door = Door::open().await;
-    door.create("one").await;
-    let answer = door.send(Method::POST, "/api/events/one/ticket", None, "whatever").await.expect(200);
-    assert_eq!(answer.header("cache-control"), "no-store");
-    let json = answer.json();
-    let ticket = json["ticket"].as_str().unwrap();
-    assert_eq!(json["push"], format!("http://talk.example:8081/t/{ticket}/live/one/"));
-    assert_eq!(json["hls"], format!("http://talk.example:8083/t/{ticket}/live/one/index.m3u8"));
-    assert_eq!(json["tier"], 1);
-    let keys = Keys::open(&door.directory.path().join("keys")).unwrap().tickets().unwrap();
-    let cell = admission::ticket::Cell(0);
-    let checked = keys.check(ticket, &"one".parse().unwrap(), cell, backend::clock::unix_now()).unwrap();
-    assert_eq!(json["expires"], checked.expires.to_string());
-    let other = door.send(Method::POST, "/api/events/one/ticket", None, "").await.json();
-    assert_ne!(other["ticket"], json["ticket"]);
-    door.send(Method::POST, "/api/events/none/ticket", None, "").await.expect(404);
-    door.get("/api/events/one/ticket").await.expect(405);
-
-    let request = Request::post("/api/events/one/ticket").header("origin", "https://other.example");
-    let answer = door.request(request.body(Body::empty()).unwrap()).await;
-    assert_eq!(answer.header("access-control-allow-origin"), "*");
-}
-
-#[tokio::test]
 async fn callers_are_sent_to_the_right_door() {
     let door = Door::open().await;
     for (method, path, port) in [
@@ -652,7 +677,8 @@ async fn too_many_requests_at_once_are_told_to_come_back() {
     let door = Door::open().await;
     let _all = door.control.places.try_acquire_many(1_024).unwrap();
     let answer = door.get("/api/events").await.expect(503);
-    assert_eq!(answer.header("retry-after"), "2");
+    let seconds: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((2..=6).contains(&seconds), "{seconds}");
     door.get("/healthz").await.expect(200);
 }
 
@@ -667,4 +693,114 @@ async fn the_document_is_the_one_that_was_reviewed() {
     }
     let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(document.text() == reviewed, "the API changed; look at the difference after UPDATE_SNAPSHOTS=1");
+}
+
+#[tokio::test]
+async fn the_operator_sees_and_steers_the_ladder() {
+    let directory = TempDir::new().unwrap();
+    let door = Door::open_in(directory).await;
+    door.get("/api/ladder").await.expect(401);
+    let host = Door::host_of(&door.create("talk").await);
+    let token = host.rsplit('#').next().unwrap();
+    door.send(Method::PATCH, "/api/ladder", Some(token), r#"{"pin":0}"#).await.expect(401);
+
+    let ladder = door.operate(Method::GET, "/api/ladder", &json!(null)).await.expect(200).json();
+    assert_eq!((&ladder["level"], &ladder["would"], &ladder["pin"]), (&json!(0), &json!(0), &Value::Null));
+    assert_eq!(ladder["measures"]["admission"], "open");
+
+    let patch = |body: Value| async { door.operate(Method::PATCH, "/api/ladder", &{ body }).await };
+    assert_eq!(
+        patch(json!({ "pin": 7, "cap": -1, "hat": 1 })).await.expect(422).refused(),
+        ["pin", "cap", "hat"]
+    );
+    let ladder = patch(json!({ "pin": 4, "cap": 100 })).await.expect(200).json();
+    assert_eq!((&ladder["level"], &ladder["would"], &ladder["cap"]), (&json!(4), &json!(0), &json!(100)));
+    assert_eq!(ladder["measures"]["admission"], "waiting");
+    assert!(ladder["sentence"]["en"].as_str().unwrap().contains("Newcomers wait"), "{ladder}");
+    // Everybody is told.
+    let status = door.get("/api/events/talk/status").await.expect(200).json();
+    assert_eq!((&status["level"], &status["sentence"]), (&json!(4), &ladder["sentence"]));
+    let metrics = door.get("/metrics").await.expect(200).text();
+    assert!(metrics.contains("minassa_ladder_level 4\n") && metrics.contains("minassa_ladder_pinned 1\n"));
+
+    // What is not named stays, and orders outlive control.
+    let ladder = patch(json!({ "pin": null })).await.expect(200).json();
+    assert_eq!((&ladder["level"], &ladder["pin"], &ladder["cap"]), (&json!(0), &Value::Null, &json!(100)));
+    patch(json!({ "pin": 2 })).await.expect(200);
+    let Door { directory, .. } = door;
+    let door = Door::open_in(directory).await;
+    let ladder = door.operate(Method::GET, "/api/ladder", &json!(null)).await.expect(200).json();
+    assert_eq!((&ladder["level"], &ladder["pin"], &ladder["cap"]), (&json!(2), &json!(2), &json!(100)));
+}
+
+#[tokio::test]
+async fn an_event_has_a_report_for_people_and_programs() {
+    use admission::ledger::{BIN_MS, BinStart, Closing, Entry, Head, Merger, Opening, ProcessBin, append};
+
+    let door = Door::open().await;
+    door.create("one").await;
+    let ask = async |path: &str, languages: &str| {
+        let request = Request::get(path).header("accept", "text/html").header("accept-language", languages);
+        door.request(request.body(Body::empty()).unwrap()).await
+    };
+    // Nothing was written yet.
+    let none = door.get("/api/events/one/report.json").await.expect(404);
+    assert_eq!(none.json()["type"], "urn:minassa:problem:no-report");
+    let none = ask("/e/one/report", "ar").await;
+    assert_eq!((none.status.as_u16(), none.header("content-language")), (404, "ar"));
+    assert!(none.text().contains("dir=\"rtl\"") && none.text().contains("حديث"), "{}", none.text());
+    door.get("/api/events/two/report.json").await.expect(404);
+    assert_eq!(ask("/e/two/report", "en").await.status.as_u16(), 404);
+    assert_eq!(door.send(Method::POST, "/e/one/report", None, "").await.status.as_u16(), 405);
+
+    door.create("three").await;
+    let slug: model::EventSlug = "three".parse().unwrap();
+    let key = Keys::open(&door.directory.path().join("keys")).unwrap().event(&slug).unwrap();
+    let mut entries = vec![Entry::Open(Box::new(Opening::new(&slug, &key.verifying_key(), 0, 30_000, None)))];
+    let mut merger = Merger::new();
+    for number in 0..6 {
+        let start = BinStart::try_from(number * BIN_MS).unwrap();
+        let mut bin = ProcessBin::new(start, 0, 0);
+        bin.counts.audio.listeners = 40 + number;
+        entries.push(Entry::Bin(Box::new(merger.merge(start, 1, &[bin]))));
+    }
+    entries.push(Entry::Close(Closing { closed_ms: 70_000 }));
+    let (mut text, mut head) = (String::new(), Head::EMPTY);
+    for entry in &entries {
+        let (line, next) = append(&head, entry, &key).unwrap();
+        text.push_str(&line);
+        text.push('\n');
+        head = next;
+    }
+    std::fs::create_dir_all(door.directory.path().join("ledger")).unwrap();
+    std::fs::write(door.directory.path().join("ledger/three.jsonl"), text).unwrap();
+    let answer = door.get("/api/events/three/report.json").await.expect(200);
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.header("cache-control"), "public, max-age=60");
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+    let report = answer.json();
+    assert_eq!((&report["phase"], &report["title"]["ar"]), (&json!("final"), &json!("حديث")));
+    assert_eq!(report["peaks"]["listening"], json!({ "value": 45, "at": "1970-01-01T00:01:00.000Z" }));
+    assert_eq!((&report["integrity"]["holds"], &report["integrity"]["lines"]), (&json!(true), &json!(8)));
+    // Every field is documented.
+    let document = door.get("/api/openapi.json").await.expect(200).json();
+    let described = &document["paths"]["/api/events/{event}/report.json"]["get"]["description"];
+    let described =
+        format!("{described}{}", document["paths"]["/api/events/{event}/report.json"]["get"]["summary"]);
+    for field in report.as_object().unwrap().keys() {
+        assert!(described.contains(&format!("`{field}`")), "{field} is not described in {described}");
+    }
+
+    for (path, languages, direction) in [
+        ("/e/three/report", "ar", "rtl"),
+        ("/e/three/report?lang=ar", "en", "rtl"),
+        ("/e/three/report", "fr", "ltr"),
+    ] {
+        let page = ask(path, languages).await.expect(200);
+        assert!(page.text().contains(&format!("dir=\"{direction}\"")), "{path} {languages}");
+        assert!(page.text().contains("/api/events/three/ledger.jsonl"));
+        assert_eq!(page.header("cache-control"), "public, max-age=60");
+        assert!(page.header("content-security-policy").starts_with("default-src 'self'"));
+        assert!(page.headers.get_all("vary").iter().any(|vary| vary == "accept-language"));
+    }
 }

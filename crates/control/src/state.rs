@@ -1,29 +1,46 @@
 //! What control holds: the events, what was observed of them, and the keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use admission::ticket::TicketKeys;
+use admission::ladder::{Costs, Decision, Level, Orders, Report, Resource};
+use admission::room::{Draw, LedgerHead, Queue, RoomConfig};
+use admission::sessions::Sessions;
+use admission::ticket::{TicketId, TicketKeys};
+use backend::clock;
+use backend::evidence::ledger_is_open;
+use backend::freeze;
+use backend::http::DoorCounts;
 use backend::keys::{KeyError, Keys};
 use backend::objects::Objects;
 use backend::problem::Problem;
-use backend::store::{Progress, Store, StoreError};
+use backend::store::{OperatorOrders, Progress, Store, StoreError};
 use backend::tls::Tls;
 use ed25519_dalek::{Signer as _, SigningKey};
 use http::StatusCode;
-use model::{Event, EventSlug};
+use model::{Digest, Event, EventSlug, ShowState, UnixTime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::{Attempts, OperatorToken};
+use crate::challenges::Challenges;
+use crate::evidence::Arrivals;
+use crate::incidents::Incidents;
 use crate::observed::{Observed, Standing};
-use crate::{ControlConfig, Doors, doors, publicity};
+use crate::rooms::{DoorState, DrawSecret, Entrance, Rooms};
+use crate::steering::Steering;
+use crate::verdicts::Verdicts;
+use crate::{ControlConfig, doors, publicity};
 
+/// Most people whose turn comes in a second. There are seldom seats for so many: no more than processors can greet.
+const BATCH: u64 = 5_000;
 /// Requests in progress at once; one more is told to come back.
 const REQUESTS_MAX: usize = 1_024;
+/// How long a room outlives its event: who still waits is told that it is over.
+const ROOM_AFTER: Duration = Duration::from_secs(600);
 /// Longest wait for origin to take in a new event, and how often is looked.
 const TAKEN_IN_WITHIN: Duration = Duration::from_millis(1_500);
 const TAKEN_IN_EVERY: Duration = Duration::from_millis(10);
@@ -43,8 +60,24 @@ pub(crate) struct Counters {
     pub(crate) shed: AtomicU64,
     pub(crate) timed_out: AtomicU64,
     pub(crate) tickets: AtomicU64,
+    /// Requests for a ticket, renewals not counted.
+    pub(crate) asked: AtomicU64,
+    /// Tickets renewed.
+    pub(crate) renewed: AtomicU64,
+    /// Requests for a ticket to which there was no answer but to come back.
+    pub(crate) turned_away: AtomicU64,
+    /// … because their network was given its share for now.
+    pub(crate) had_share: AtomicU64,
+    /// Answers with a fault of the request's.
+    pub(crate) client_errors: AtomicU64,
+    /// Answers that somebody has to wait.
+    pub(crate) waits: AtomicU64,
+    /// Tokens and tickets that were not taken.
+    pub(crate) tokens_refused: AtomicU64,
     pub(crate) failed_attempts: AtomicU64,
     pub(crate) server_errors: AtomicU64,
+    /// What happens at the door.
+    pub(crate) door: Arc<DoorCounts>,
 }
 
 /// Control.
@@ -68,7 +101,7 @@ pub(crate) struct Control {
     /// One slate at a time is decoded: it takes a core and much memory.
     pub(crate) slates: Semaphore,
     addresses: PathBuf,
-    doors: RwLock<Option<Doors>>,
+    doors: RwLock<Option<crate::Doors>>,
     tickets: RwLock<Arc<TicketKeys>>,
     /// Held while the store is changed and then the copy below, so that both always agree.
     changes: tokio::sync::Mutex<()>,
@@ -76,6 +109,22 @@ pub(crate) struct Control {
     /// Counts changes of the events; its watchers wake at each.
     changed: watch::Sender<u64>,
     observed: Mutex<Observed>,
+    /// Where both are held, `observed` is taken first.
+    steering: Mutex<Steering>,
+    rooms: Mutex<Rooms>,
+    sessions: Mutex<Sessions>,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) challenges: Challenges,
+    verdicts: Mutex<Verdicts>,
+    pub(crate) incidents: Incidents,
+    /// Where origin writes ledgers.
+    pub(crate) ledgers: PathBuf,
+    /// Where rooms are frozen.
+    frozen_rooms: PathBuf,
+    /// Queues as they were written last.
+    told_queues: Mutex<BTreeMap<EventSlug, Queue>>,
+    /// Draws of forgotten rooms that are being read.
+    thaws: Semaphore,
 }
 
 /// What a [`Control`] is made of.
@@ -86,8 +135,12 @@ pub(crate) struct Parts {
     pub(crate) scheme: &'static str,
     /// The certificate of our door, if it has one.
     pub(crate) tls: Option<Arc<Tls>>,
-    pub(crate) doors: Option<Doors>,
+    pub(crate) doors: Option<crate::Doors>,
     pub(crate) addresses: PathBuf,
+    /// Where waiting rooms are frozen.
+    pub(crate) rooms: PathBuf,
+    /// Where origin writes ledgers.
+    pub(crate) ledgers: PathBuf,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) keys: Keys,
@@ -115,6 +168,8 @@ impl Control {
             tls,
             doors,
             addresses,
+            rooms: frozen_rooms,
+            ledgers,
             store,
             objects,
             keys,
@@ -123,11 +178,32 @@ impl Control {
         } = parts;
         let publisher = keys.publisher()?;
         let events = store.events(config.events_max).await?;
-        let events = events
+        let events: BTreeMap<_, _> = events
             .into_iter()
             .map(|event| (event.slug.clone(), Arc::new(Known::new(event, &publisher))))
             .collect();
-        let observed = Observed::new(store.progress().await?, hears_since);
+        let orders = store.orders().await?;
+        let pin = orders.pin.and_then(Level::from_number);
+        let orders = Orders { pin, cap: orders.cap, ..Orders::default() };
+        let mut rooms = Rooms::new(
+            DrawSecret(keys.draw()?),
+            keys.room()?,
+            RoomConfig { batch: BATCH, ..RoomConfig::default() },
+        );
+        let progress = store.progress().await?;
+        let ended: BTreeSet<EventSlug> = progress
+            .iter()
+            .filter(|(_, progress)| progress.state == ShowState::Ended)
+            .map(|(slug, _)| slug.clone())
+            .collect();
+        for (slug, entrance) in thaw(&frozen_rooms, events.keys().filter(|slug| !ended.contains(*slug))) {
+            rooms.resume(slug, entrance);
+        }
+        let mut sessions = Sessions::default();
+        for (ticket, expires) in store.revocations(clock::unix_now()).await? {
+            sessions.revoke(ticket, expires);
+        }
+        let observed = Observed::new(progress, hears_since);
         Ok(Arc::new(Self {
             invite_key: keys.invite()?,
             tickets: RwLock::new(Arc::new(keys.tickets()?)),
@@ -142,6 +218,17 @@ impl Control {
             events: RwLock::new(events),
             changed: watch::Sender::new(0),
             observed: Mutex::new(observed),
+            steering: Mutex::new(Steering::new(orders)),
+            rooms: Mutex::new(rooms),
+            sessions: Mutex::new(sessions),
+            arrivals: Arrivals::new(rand::random()),
+            challenges: Challenges::new(config.challenge, rand::random(), clock::unix_now()),
+            verdicts: Mutex::new(Verdicts::new(ledgers.clone())),
+            incidents: Incidents::new(ledgers.clone()),
+            ledgers,
+            frozen_rooms,
+            told_queues: Mutex::default(),
+            thaws: Semaphore::new(2),
             config,
             local,
             scheme,
@@ -222,7 +309,188 @@ impl Control {
 
     /// How an event stands.
     pub(crate) fn standing(&self, event: &Event) -> Standing {
-        self.observed().standing(event, Instant::now())
+        let decision = *self.steering().decision();
+        self.observed().standing(event, &decision, Instant::now())
+    }
+
+    /// The ladder.
+    pub(crate) fn steering(&self) -> MutexGuard<'_, Steering> {
+        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the edges, decides what is in force from now on, and lets people have their turn. Once a second.
+    pub(crate) fn steer(&self) {
+        let (decision, reports, cap) = self.decide();
+        let alive: BTreeSet<u32> =
+            self.observed().edges(Instant::now()).map(|(_, beat)| beat.index).collect();
+        self.sessions().retain(&alive);
+        self.tend_rooms(&decision, &reports, cap);
+    }
+
+    fn decide(&self) -> (Decision, Vec<Report>, Option<u64>) {
+        let now = Instant::now();
+        let mut observed = self.observed();
+        observed.forget_the_silent(now);
+        let mut steering = self.steering();
+        let before = steering.decision().level;
+        steering.set_evidence(self.challenges.any(clock::unix_now()));
+        let edges = observed.at_edges(now);
+        let decision = *steering.observe(clock::boot_now(), &edges);
+        let reports: Vec<Report> = edges.values().map(|edge| edge.report).collect();
+        if decision.level != before {
+            let binding = decision.binding.map_or("nothing", Resource::name);
+            let (from, to) = (before.number(), decision.level.number());
+            tracing::info!(from, to, binding, "the ladder's level has changed");
+        }
+        let cap = steering.orders().cap;
+        (decision, reports, cap)
+    }
+
+    /// Lets those have their turn for whom there is room.
+    fn tend_rooms(&self, decision: &Decision, reports: &[Report], cap: Option<u64>) {
+        let now = clock::unix_now();
+        let rooms = self.rooms();
+        let held = |entrance: &Entrance| entrance.room().draw().is_some();
+        let slugs: Vec<_> = rooms.entrances().iter().map(|(slug, room)| (slug.clone(), held(room))).collect();
+        drop(rooms);
+        let mut heads = BTreeMap::new();
+        let mut doors = BTreeMap::new();
+        for (slug, is_drawn) in slugs {
+            let Some(known) = self.event(&slug) else { continue };
+            let standing = self.standing(&known.event);
+            let state = DoorState::of(&standing, now);
+            if state == DoorState::Open && !is_drawn {
+                // While a ledger is being read there is no head for a moment.
+                let head = self.verdicts.try_lock().ok().and_then(|verdicts| verdicts.head(&slug));
+                heads.extend(head.map(|Digest(head)| (slug.clone(), LedgerHead(head))));
+            }
+            // Who still waits when it is over is told so for a while.
+            let is_gone = state == DoorState::Over && standing.ended_before(now, ROOM_AFTER);
+            if !is_gone {
+                doors.insert(slug, state);
+            }
+        }
+        let mut rooms = self.rooms();
+        let free = Costs::default().newcomers(reports, rooms.unreported(), cap, decision.measures.admission);
+        let of = |slug: &EventSlug| doors.get(slug).copied().unwrap_or(DoorState::Over);
+        rooms.advance(now, free, decision.level.number(), |slug| heads.get(slug).copied(), of);
+        rooms.retain(|slug| doors.contains_key(slug));
+    }
+
+    /// Sessions of tickets at all edges.
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the ledgers say.
+    pub(crate) fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what is new in the ledgers of events that run, or whose doors open soon.
+    pub(crate) fn read_ledgers(&self) {
+        let now = clock::unix_now();
+        let runs = |known: &Arc<Known>| {
+            let standing = self.standing(&known.event);
+            match standing.state {
+                ShowState::Scheduled => ledger_is_open(standing.doors_at, now),
+                ShowState::Doors | ShowState::Live | ShowState::Hold { .. } => true,
+                // Its last lines come after it.
+                ShowState::Ended => !standing.ended_before(now, ROOM_AFTER),
+            }
+        };
+        let running: Vec<_> = self.events(usize::MAX).into_iter().filter(runs).collect();
+        let mut verdicts = self.verdicts();
+        verdicts.retain(|slug| running.iter().any(|known| known.event.slug == *slug));
+        for known in &running {
+            verdicts.look(&known.event.slug, known.event.signing_key);
+            self.challenges.observe(&known.event.slug, verdicts.latest(&known.event.slug), now);
+        }
+        self.challenges.retain(|slug| running.iter().any(|known| known.event.slug == *slug));
+    }
+
+    /// A ticket is to open no door any more.
+    pub(crate) async fn revoke(&self, ticket: TicketId, expires: UnixTime) -> Result<(), Problem> {
+        if !self.sessions().revoke(ticket, expires) {
+            let problem = Problem::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "too-many-revocations",
+                "No room for more revoked tickets",
+            );
+            return Err(problem.detail("change the keys of tickets instead, which revokes all of them"));
+        }
+        self.store.note_revocation(ticket, expires).await.map_err(refused_by_store)
+    }
+
+    /// The waiting rooms.
+    pub(crate) fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes how far lines have come: a few bytes a room, so that a control that begins anew sends nobody away who was told
+    /// to come. Not synced: what is lost with the machine is found in [`Self::freeze_rooms`]' file, or in tokens.
+    pub(crate) fn freeze_queues(&self) {
+        let queues: Vec<(EventSlug, Queue)> = {
+            let rooms = self.rooms();
+            let drawn = rooms.entrances().iter().filter(|(_, entrance)| entrance.room().draw().is_some());
+            drawn.map(|(slug, entrance)| (slug.clone(), *entrance.queue())).collect()
+        };
+        let mut told = self.told_queues.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|slug, _| queues.iter().any(|(of, _)| of == slug));
+        for (slug, queue) in queues {
+            if told.insert(slug.clone(), queue) == Some(queue) {
+                continue;
+            }
+            let path = self.frozen_rooms.join(format!("{slug}.queue.json"));
+            let temporary = path.with_extension("new");
+            let written = serde_json::to_vec(&queue)
+                .map_err(std::io::Error::from)
+                .and_then(|bytes| std::fs::write(&temporary, bytes))
+                .and_then(|()| std::fs::rename(&temporary, &path));
+            if let Err(error) = written {
+                tracing::warn!(%slug, %error, "how far a line has come cannot be written");
+            }
+        }
+    }
+
+    /// The draw of an event whose room was forgotten, read from the disk.
+    pub(crate) async fn past_draw(&self, slug: &EventSlug) -> Option<Draw> {
+        let path = self.frozen_rooms.join(format!("{slug}.json"));
+        // It may have megabytes: two at a time.
+        let _place = self.thaws.acquire().await.ok()?;
+        let read = tokio::task::spawn_blocking(move || freeze::read_json::<Entrance>(&path)).await.ok()?;
+        read.ok().flatten()?.room().draw().cloned()
+    }
+
+    /// Freezes the waiting rooms, so that a control that begins anew goes on with them.
+    pub(crate) fn freeze_rooms(&self) {
+        let frozen: Vec<(EventSlug, serde_json::Result<Vec<u8>>)> = {
+            let rooms = self.rooms();
+            let entrances = rooms.entrances().iter();
+            entrances.map(|(slug, entrance)| (slug.clone(), serde_json::to_vec(entrance))).collect()
+        };
+        for (slug, bytes) in frozen {
+            let path = self.frozen_rooms.join(format!("{slug}.json"));
+            let written = bytes
+                .map_err(std::io::Error::from)
+                .and_then(|bytes| freeze::write_bytes(&path, &bytes, true));
+            if let Err(error) = written {
+                tracing::warn!(%slug, %error, "a waiting room cannot be frozen");
+            }
+        }
+    }
+
+    /// Changes what the operator wants of the ladder, for good.
+    pub(crate) async fn order(&self, change: impl FnOnce(Orders) -> Orders) -> Result<(), Problem> {
+        let _changing = self.changes.lock().await;
+        let orders = change(self.steering().orders());
+        let noted = OperatorOrders { pin: orders.pin.map(Level::number), cap: orders.cap };
+        self.store.note_orders(noted).await.map_err(refused_by_store)?;
+        self.steering().set_orders(orders);
+        // Not a second for those who wait.
+        self.decide();
+        tracing::info!(pin = ?noted.pin, cap = ?noted.cap, "the operator's orders have changed");
+        Ok(())
     }
 
     /// Waits until origin has taken in an event that was just made, so that whoever is given its links may use them at
@@ -258,7 +526,7 @@ impl Control {
     }
 
     /// Where the other doors are, once that is known.
-    pub(crate) fn doors(&self) -> Option<Doors> {
+    pub(crate) fn doors(&self) -> Option<crate::Doors> {
         let known = *self.doors.read().unwrap_or_else(PoisonError::into_inner);
         known.or_else(|| doors::read(&self.addresses))
     }
@@ -282,6 +550,29 @@ impl Counters {
     pub(crate) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Rooms as they were frozen, of these events.
+fn thaw<'a>(directory: &Path, events: impl Iterator<Item = &'a EventSlug>) -> Vec<(EventSlug, Entrance)> {
+    if let Err(error) = std::fs::create_dir_all(directory) {
+        tracing::warn!(directory = %directory.display(), %error, "waiting rooms cannot be frozen");
+    }
+    let mut rooms = Vec::new();
+    for slug in events {
+        match freeze::read_json::<Entrance>(&directory.join(format!("{slug}.json"))) {
+            Ok(Some(entrance)) => {
+                let queue = freeze::read_json(&directory.join(format!("{slug}.queue.json"))).ok().flatten();
+                let entrance = match queue {
+                    Some(queue) => entrance.with_queue(queue),
+                    None => entrance,
+                };
+                rooms.push((slug.clone(), entrance));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%slug, %error, "a waiting room cannot be gone on from"),
+        }
+    }
+    rooms
 }
 
 /// The store's errors as answers; what went wrong inside goes to the log.

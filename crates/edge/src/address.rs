@@ -42,8 +42,20 @@ pub(crate) struct PushAddress<'a> {
 /// A place behind the files door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FilesAddress<'a> {
-    Live { ticket: Option<&'a str>, event: EventSlug, item: LiveItem<'a> },
-    Recording { event: EventSlug, item: RecordingItem },
+    Live {
+        ticket: Option<&'a str>,
+        event: EventSlug,
+        item: LiveItem<'a>,
+    },
+    /// No ticket opens these, and none is in them: a cache must find one thing under one address.
+    Delayed {
+        event: EventSlug,
+        item: DelayedItem<'a>,
+    },
+    Recording {
+        event: EventSlug,
+        item: RecordingItem,
+    },
     Metrics,
     Alive,
     Ready,
@@ -66,6 +78,21 @@ pub(crate) enum LiveItem<'a> {
     Segment {
         rendition: Rendition,
         number: SegmentNumber,
+    },
+}
+
+/// Something of the delayed feed: `/live/{event}/delayed.m3u8` and what is below `/live/{event}/delayed/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DelayedItem<'a> {
+    Index,
+    Playlist(Rendition),
+    Init {
+        name: &'a str,
+    },
+    /// Of the delayed feed's own, longer ones.
+    Segment {
+        rendition: Rendition,
+        number: u64,
     },
 }
 
@@ -95,6 +122,9 @@ pub(crate) fn push<'a>(path: &'a str, query: Option<&'a str>) -> Result<PushAddr
     let (ticket, path) = split_ticket(path)?;
     let (event, file) = split_event(path, "/live/")?;
     let (name, extension) = file.rsplit_once('.').ok_or(AddressError::Nothing)?;
+    if name.contains('/') {
+        return Err(AddressError::Nothing);
+    }
     let container = match extension {
         "mp4" => Container::Mp4,
         "ogg" => Container::Ogg,
@@ -130,6 +160,12 @@ pub(crate) fn files<'a>(path: &'a str, query: Option<&'a str>) -> Result<FilesAd
     }
     let (ticket, path) = split_ticket(path)?;
     let (event, file) = split_event(path, "/live/")?;
+    if let Some(item) = delayed_item(file) {
+        if ticket.is_some() || item == Err(AddressError::Nothing) {
+            return Err(AddressError::Nothing);
+        }
+        return Ok(FilesAddress::Delayed { event: slug(event)?, item: item? });
+    }
     let item = live_item(file, query);
     let event = if item == Err(AddressError::Nothing) { Err(AddressError::Nothing) } else { slug(event) };
     Ok(FilesAddress::Live { ticket, event: event?, item: item? })
@@ -167,6 +203,35 @@ fn live_item<'a>(file: &'a str, query: Option<&str>) -> Result<LiveItem<'a>, Add
         },
         _ => Err(AddressError::Nothing),
     }
+}
+
+/// Whatever there is of the delayed feed under this name; `None` if it is not of the delayed feed. The query does not
+/// count: whatever is in it, it is the same file.
+fn delayed_item(file: &str) -> Option<Result<DelayedItem<'_>, AddressError>> {
+    if file == "delayed.m3u8" {
+        return Some(Ok(DelayedItem::Index));
+    }
+    let file = file.strip_prefix("delayed/")?;
+    let item = || {
+        if let Some(name) = file.strip_suffix(".m3u8") {
+            return rendition_in(name, |_| true).map(DelayedItem::Playlist);
+        }
+        let (folder, name) = file.split_once('/').ok_or(AddressError::Nothing)?;
+        let (stem, extension) = name.rsplit_once('.').ok_or(AddressError::Nothing)?;
+        if !matches!(extension, "mp4" | "m4s" | "mp3") || stem.contains('/') {
+            return Err(AddressError::Nothing);
+        }
+        let rendition = rendition_in(folder, |_| true)?;
+        match (extension, rendition.is_cmaf()) {
+            ("mp4", true) if stem.starts_with("init-") => Ok(DelayedItem::Init { name }),
+            ("m4s", true) | ("mp3", false) => {
+                let number = part_number("segment", stem)?.get();
+                Ok(DelayedItem::Segment { rendition, number })
+            }
+            _ => Err(AddressError::Nothing),
+        }
+    };
+    Some(item())
 }
 
 /// The delivery directives of a blocking reload (RFC 8216bis section 6.2.5.2). Others are passed over.
@@ -417,6 +482,52 @@ mod tests {
             files("/t/abc/live/talk/index.m3u8", None),
             Ok(FilesAddress::Live { ticket: Some("abc"), event: name("talk"), item: LiveItem::Index })
         );
+    }
+
+    #[test]
+    fn places_of_the_delayed_feed() {
+        let of = |item| Ok(FilesAddress::Delayed { event: name("talk"), item });
+        let segment = |rendition, number| DelayedItem::Segment { rendition, number };
+        for (file, expected) in [
+            ("delayed.m3u8", DelayedItem::Index),
+            ("delayed/mp3-64.m3u8", DelayedItem::Playlist(Rendition::Mp3_64)),
+            ("delayed/opus-24.m3u8", DelayedItem::Playlist(Rendition::Opus24)),
+            ("delayed/opus-24/init-0.mp4", DelayedItem::Init { name: "init-0.mp4" }),
+            ("delayed/opus-48/0.m4s", segment(Rendition::Opus48, 0)),
+            ("delayed/mp3-64/18446744073709551615.mp3", segment(Rendition::Mp3_64, u64::MAX)),
+        ] {
+            let path = format!("/live/talk/{file}");
+            for query in [None, Some("replay"), Some("_HLS_msn=-1"), Some("x=%%")] {
+                assert_eq!(files(&path, query), of(expected), "{path} {query:?}");
+            }
+            // A ticket would make an address of its own of it.
+            assert_eq!(files(&format!("/t/abc{path}"), None), Err(AddressError::Nothing), "{path}");
+            assert_eq!(push(&path, None), Err(AddressError::Nothing), "{path}");
+        }
+        for file in [
+            "delayed",
+            "delayed/",
+            "delayed/index",
+            "delayed/opus-48",
+            "delayed/opus-48/0.mp3",
+            "delayed/opus-48/0.mp4",
+            "delayed/mp3-64/init-0.mp4",
+            "delayed/opus-48/1/0.m4s",
+            "delayed/opus-48/init-0.m4s.exe",
+        ] {
+            assert_eq!(files(&format!("/live/talk/{file}"), None), Err(AddressError::Nothing), "{file}");
+        }
+        for file in ["delayed/flac.m3u8", "delayed/flac/0.m4s", "delayed/.m3u8", "delayed/delayed.m3u8"] {
+            let address = format!("/live/talk/{file}");
+            let found = files(&address, None);
+            assert!(matches!(found, Err(AddressError::Rendition(_))), "{file}: {found:?}");
+        }
+        for stem in ["latest", "00", "-1", "s1", "p1", "", "+1", "18446744073709551616"] {
+            let address = format!("/live/talk/delayed/opus-48/{stem}.m4s");
+            let found = files(&address, None);
+            assert!(matches!(found, Err(AddressError::Value { .. })), "{stem}: {found:?}");
+        }
+        assert_eq!(files("/live/Talk/delayed.m3u8", None), Err(AddressError::Event("Talk".to_owned())));
     }
 
     #[test]

@@ -5,12 +5,12 @@ use axum::response::{IntoResponse, Response};
 use backend::problem::Problem;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use model::{EventSlug, UnixTime};
+use model::{EventSlug, Rendition, UnixTime};
 
 use crate::address::AddressError;
 use crate::channel::Phase;
 use crate::recordings::ReadError;
-use crate::shared::Shared;
+use crate::shared::{Shared, count};
 
 /// Kept by caches for ever: the address names one content.
 pub(crate) const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -21,6 +21,13 @@ pub(crate) const A_SECOND: HeaderValue = HeaderValue::from_static("public, max-a
 pub(crate) const AWAITED: HeaderValue = HeaderValue::from_static("public, max-age=24");
 /// Some seconds: what changes once, at the end.
 pub(crate) const SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=5");
+/// A moment: refusals of the delayed feed, so that a crowd that comes back meets the cache. Two seconds in all; in the
+/// second one a cache asks again, once for all.
+pub(crate) const SOON: HeaderValue = HeaderValue::from_static("public, max-age=1, stale-while-revalidate=1");
+/// The playlist of a delayed feed, which changes every 15 s and whose players have three times as much in hand. Caches
+/// may show it a little longer while they ask for it, and for some minutes if nobody answers.
+pub(crate) const DELAYED: HeaderValue =
+    HeaderValue::from_static("public, max-age=4, stale-while-revalidate=8, stale-if-error=300");
 /// Some minutes: what will hardly change.
 pub(crate) const MINUTES: HeaderValue = HeaderValue::from_static("public, max-age=300");
 /// Not at all.
@@ -75,13 +82,19 @@ impl From<ReadError> for Problem {
 pub(crate) fn not_yet(phase: Phase, now: UnixTime) -> Problem {
     match phase {
         Phase::Before { doors: Some(doors) } if doors > now => {
-            let seconds = doors.since(now).as_secs().clamp(1, RETRY_MAX_S);
-            Problem::unavailable(format!("doors open at {doors}"), seconds as u32)
+            let seconds = doors.since(now).as_secs().clamp(1, RETRY_MAX_S) as u32;
+            // Not all in the same second.
+            Problem::unavailable(format!("doors open at {doors}"), seconds + rand::random_range(0..=4))
         }
         Phase::Before { .. } | Phase::Running | Phase::Over => {
-            Problem::unavailable("the programme has not begun", 2)
+            Problem::unavailable("the programme has not begun", rand::random_range(2..=5))
         }
     }
+}
+
+/// Seconds after which who was refused may try again: spread, so that they do not all come at once.
+pub(crate) fn retry_after() -> u32 {
+    rand::random_range(4..=8)
 }
 
 /// With another `Cache-Control` than a problem has by itself.
@@ -133,6 +146,24 @@ pub(crate) fn shared_headers(response: &mut Response) {
         HeaderValue::from_static("cross-origin"),
     );
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// `302` to the delayed feed for a player that knows nothing of waiting rooms, if there is a cache in front of it. The
+/// rendition is the one that was asked for; without one, all of them.
+pub(crate) fn to_delayed(
+    shared: &Shared,
+    event: &EventSlug,
+    rendition: Option<Rendition>,
+) -> Option<Response> {
+    let base = shared.config.delayed_url.as_ref()?.trim_end_matches('/');
+    let file = rendition.map_or_else(String::new, |rendition| format!("/{rendition}"));
+    let location = HeaderValue::try_from(format!("{base}/live/{event}/delayed{file}.m3u8")).ok()?;
+    count(&shared.counters.sent_to_delayed);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::FOUND;
+    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().insert(header::CACHE_CONTROL, NEVER);
+    Some(response)
 }
 
 /// `307` to a place below `/e/{event}/` at the files door: as configured, or on the host that the caller used.

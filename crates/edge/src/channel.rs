@@ -1,6 +1,6 @@
 //! One event as an edge knows it: facts from origin and control, its window, its listeners.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -20,8 +20,6 @@ const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 /// Ticks of a second after the first part when a window counts as filled with what origin retains, and without a part
 /// when that of an ended event counts as complete.
 const QUIET_TICKS: u32 = 2;
-/// Ticks after the end within which every player has reloaded its playlist: three target durations.
-const LAST_RELOAD_TICKS: u32 = 12;
 /// Ticks over which reloads of playlists are counted, and reloads a player makes in them (one a target duration).
 const HLS_TICKS: usize = 12;
 const HLS_RELOADS: u32 = 3;
@@ -35,7 +33,7 @@ pub(crate) struct Facts {
     pub(crate) status: Option<Arc<EventStatus>>,
     /// Listeners on all edges, from control.
     pub(crate) audience: Option<u64>,
-    /// Ladder level, from control.
+    /// Ladder level in force here.
     pub(crate) level: u8,
 }
 
@@ -87,21 +85,13 @@ impl Facts {
 pub(crate) struct Channel {
     pub(crate) slug: EventSlug,
     facts: RwLock<Facts>,
-    /// `level` of the facts, for who looks often.
-    level: AtomicU8,
     live: RwLock<Option<Arc<Live>>>,
     reloads: Mutex<Reloads>,
 }
 
 impl Channel {
     pub(crate) fn new(slug: EventSlug) -> Self {
-        Self {
-            slug,
-            facts: RwLock::default(),
-            level: AtomicU8::new(0),
-            live: RwLock::default(),
-            reloads: Mutex::default(),
-        }
+        Self { slug, facts: RwLock::default(), live: RwLock::default(), reloads: Mutex::default() }
     }
 
     pub(crate) fn facts(&self) -> Facts {
@@ -109,14 +99,7 @@ impl Channel {
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Facts)) {
-        let mut facts = write(&self.facts);
-        change(&mut facts);
-        self.level.store(facts.level, Ordering::Relaxed);
-    }
-
-    /// The ladder's level.
-    pub(crate) fn level(&self) -> u8 {
-        self.level.load(Ordering::Relaxed)
+        change(&mut write(&self.facts));
     }
 
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
@@ -277,11 +260,12 @@ impl Live {
         }
     }
 
-    /// Whether the end is so recent that players of the live playlist have not all seen it.
-    pub(crate) fn ended_just_now(&self) -> bool {
+    /// Whether the end has come and is no older than this, to the second: so recent that not all who play a playlist
+    /// may have seen it.
+    pub(crate) fn ended_within(&self, time: Duration) -> bool {
         // Neither lock is taken while the other is held.
         let ended = self.window().has_ended();
-        ended && lock(&self.quiet).end <= LAST_RELOAD_TICKS
+        ended && u64::from(lock(&self.quiet).end) <= time.as_secs()
     }
 
     /// Once a second.
@@ -331,36 +315,58 @@ const TIERS: [Tier; 4] = [Tier::ONE, Tier::TWO, Tier::FOUR, Tier::EIGHT];
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     counts: [[[AtomicU32; 4]; 3]; 3],
+    /// Of those, sessions that took nothing in the last ten seconds: nobody listens there.
+    deaf: [[[AtomicU32; 4]; 3]; 3],
 }
 
+/// A rendition at a tier, as a session has it.
+pub(crate) type Terms = (Rendition, Tier);
+
 impl Listeners {
-    fn slot(&self, rendition: Rendition, container: Container, tier: Tier) -> &AtomicU32 {
+    fn slot(
+        of: &[[[AtomicU32; 4]; 3]; 3],
+        rendition: Rendition,
+        container: Container,
+        tier: Tier,
+    ) -> &AtomicU32 {
         let form = match container {
             Container::Mp4 => 0,
             Container::Ogg => 1,
             Container::Mp3 => 2,
         };
-        &self.counts[form][rendition.index()][tier.parts().ilog2() as usize]
+        &of[form][rendition.index()][tier.parts().ilog2() as usize]
     }
 
     pub(crate) fn add(&self, rendition: Rendition, container: Container, tier: Tier) {
-        self.slot(rendition, container, tier).fetch_add(1, Ordering::Relaxed);
+        Self::slot(&self.counts, rendition, container, tier).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove(&self, rendition: Rendition, container: Container, tier: Tier) {
-        self.slot(rendition, container, tier).fetch_sub(1, Ordering::Relaxed);
+        Self::slot(&self.counts, rendition, container, tier).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A session that was counted as deaf on the terms `was` is so on the terms `is` now; `None`: it is not.
+    pub(crate) fn deafen(&self, container: Container, was: Option<Terms>, is: Option<Terms>) {
+        if let Some((rendition, tier)) = was {
+            Self::slot(&self.deaf, rendition, container, tier).fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some((rendition, tier)) = is {
+            Self::slot(&self.deaf, rendition, container, tier).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Those to whom audio was delivered in the last ten seconds.
     pub(crate) fn total(&self) -> u64 {
-        self.counts.iter().flatten().flatten().map(|count| u64::from(count.load(Ordering::Relaxed))).sum()
+        self.counts().iter().map(|count| u64::from(count.count)).sum()
     }
 
     fn counts(&self) -> Vec<ListenerCount> {
         let mut counts = Vec::new();
-        for (form, renditions) in FORMS.into_iter().zip(&self.counts) {
-            for (rendition, tiers) in Rendition::ALL.into_iter().zip(renditions) {
-                for (tier, count) in TIERS.into_iter().zip(tiers) {
-                    let count = count.load(Ordering::Relaxed);
+        for ((form, renditions), deaf) in FORMS.into_iter().zip(&self.counts).zip(&self.deaf) {
+            for ((rendition, tiers), deaf) in Rendition::ALL.into_iter().zip(renditions).zip(deaf) {
+                for ((tier, count), deaf) in TIERS.into_iter().zip(tiers).zip(deaf) {
+                    // Who was moved a moment ago may be deaf on other terms.
+                    let count = count.load(Ordering::Relaxed).saturating_sub(deaf.load(Ordering::Relaxed));
                     if count > 0 {
                         counts.push(ListenerCount { rendition, form, tier: tier.parts() as u8, count });
                     }

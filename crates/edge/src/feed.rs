@@ -15,18 +15,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use admission::ladder::{Level, Load, Measures};
 use backend::bus::{Message, Subscription};
 use backend::child::Pulse;
 use backend::clock;
 use backend::freeze::FrozenEvents;
 use backend::machine::{self, Memory};
-use backend::wire::{self, Audience, EdgeEvent, Events, Heartbeat, OriginStatus};
+use backend::wire::{
+    self, Audience, EdgeEvent, Events, Heartbeat, OriginStatus, SessionChanges, SessionLimits,
+};
 use fanout::Push;
 use model::{Event, EventSlug, UnixTime};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::channel::{Channel, Live, Phase};
+use crate::evidence::Counting;
+use crate::ladder::{EdgeLadder, InForce, Meter};
 use crate::push::Counts;
 use crate::shared::{Shared, count};
 
@@ -51,6 +56,13 @@ pub(crate) struct Feed {
     /// As reported last.
     lateness: Counts,
     turns: Counts,
+    ladder: EdgeLadder,
+    meter: Meter,
+    /// Of the last second.
+    load: Load,
+    counting: Counting,
+    /// The longest that turns of the push door were late, since the last bin.
+    late: Duration,
 }
 
 struct Taker(JoinHandle<()>);
@@ -76,6 +88,8 @@ impl Feed {
             Err(error) => tracing::warn!(%error, "frozen events cannot be read"),
         }
         Self {
+            counting: Counting::new(&shared, clock::unix_now()),
+            late: Duration::ZERO,
             shared,
             frozen,
             pulse,
@@ -84,6 +98,9 @@ impl Feed {
             ticks: 0,
             lateness: Counts::default(),
             turns: Counts::default(),
+            ladder: EdgeLadder::default(),
+            meter: Meter::new(Instant::now()),
+            load: Load::default(),
         }
     }
 
@@ -93,6 +110,7 @@ impl Feed {
         let mut events = bus.subscribe("control", "events", None);
         let mut audience = bus.subscribe("control", "audience", None);
         let mut status = bus.subscribe("origin", "status", None);
+        let mut limits = bus.subscribe("control", "limits", None);
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let closing = self.shared.closing.clone();
@@ -103,6 +121,7 @@ impl Feed {
                 message = next(&mut events) => self.events(&message).await,
                 message = next(&mut audience) => self.audience(&message),
                 message = next(&mut status) => self.status(&message),
+                message = next(&mut limits) => self.limits(&message),
             }
         }
         // Parts go on coming in while listeners are let go.
@@ -139,14 +158,30 @@ impl Feed {
     }
 
     fn audience(&mut self, message: &Message) {
-        let Some(Audience { level, totals }) = self.read(message) else { return };
+        let Some(Audience { level, pinned, measures, totals }) = self.read(message) else { return };
+        match (Level::from_number(level), Measures::try_from(measures)) {
+            (Some(level), Ok(measures)) => {
+                self.ladder.hear(clock::boot_now(), InForce { level, measures }, pinned);
+                self.decide();
+            }
+            _ => count(&self.shared.counters.messages_damaged),
+        }
         let totals: BTreeMap<_, _> = totals.into_iter().map(|total| (total.event, total.listeners)).collect();
         for channel in self.shared.channels() {
             let listeners = totals.get(&channel.slug).copied().unwrap_or(0);
-            channel.update(|facts| {
-                facts.audience = Some(listeners);
-                facts.level = level;
-            });
+            channel.update(|facts| facts.audience = Some(listeners));
+        }
+    }
+
+    /// Decides what is in force, by what is known of the last second.
+    fn decide(&mut self) {
+        self.shared.set_in_force(self.ladder.observe(clock::boot_now(), self.load));
+    }
+
+    fn limits(&mut self, message: &Message) {
+        let Some(limits) = self.read::<SessionLimits>(message) else { return };
+        if self.shared.sessions.hear(self.shared.index, &limits.into()) {
+            self.shared.bell.ring();
         }
     }
 
@@ -165,7 +200,16 @@ impl Feed {
 
     fn tick(&mut self) {
         self.shared.reload_tickets();
-        self.shared.weigh_memory(Memory::now());
+        let memory = Memory::now();
+        self.shared.weigh_memory(memory);
+        self.load = self.meter.read(&self.shared, memory, Instant::now());
+        self.decide();
+        self.late = self.late.max(self.load.late);
+        let late_us = u64::try_from(self.late.as_micros()).unwrap_or(u64::MAX);
+        if let Some(bin) = self.counting.turn(&self.shared, clock::unix_now(), late_us) {
+            self.late = Duration::ZERO;
+            self.shared.bus.publish("bins", self.sequence, wire::encode(&bin));
+        }
         self.tend();
         self.ticks = self.ticks.saturating_add(1);
         if self.ticks > ORIENTATION {
@@ -228,16 +272,20 @@ impl Feed {
     fn report(&mut self, events: Vec<EdgeEvent>) {
         let counters = &self.shared.counters;
         let (lateness, turns) = (counters.lateness.snapshot(), counters.turns.snapshot());
+        let in_force = self.shared.in_force();
         let heartbeat = Heartbeat {
             index: self.shared.index,
             pid: std::process::id(),
-            level: 0,
+            level: in_force.level.number(),
+            measures: in_force.measures.into(),
+            load: self.load.into(),
             events,
             bytes: counters.bytes.load(Ordering::Relaxed),
             skipped: counters.skipped_behind.load(Ordering::Relaxed)
                 + counters.skipped_missing.load(Ordering::Relaxed),
             joins: counters.joins.load(Ordering::Relaxed),
             refused: counters.refused_full.load(Ordering::Relaxed)
+                + counters.refused_level.load(Ordering::Relaxed)
                 + counters.refused_memory.load(Ordering::Relaxed),
             rss_bytes: machine::rss_bytes(),
             open_files: machine::open_files(),
@@ -252,6 +300,9 @@ impl Feed {
         (self.lateness, self.turns) = (lateness, turns);
         self.sequence += 1;
         self.shared.bus.publish("heartbeat", self.sequence, wire::encode(&heartbeat));
+        let sessions =
+            SessionChanges::new(self.shared.index, std::process::id(), &self.shared.sessions.tell());
+        self.shared.bus.publish("sessions", self.sequence, wire::encode(&sessions));
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, message: &Message) -> Option<T> {

@@ -1,19 +1,24 @@
 //! The files door: playlists, parts, segments and recordings, each a plain file to whoever asks. What belongs to the
 //! running programme is in [`live`], what is recorded is here.
 
+pub(crate) mod delayed;
 pub(crate) mod hold;
 mod live;
 pub(crate) mod playlists;
 pub(crate) mod wrapped;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use admission::doorstep::Prefix;
+use admission::ladder::Priority;
+use admission::sessions::SessionError;
 use archive::ArchiveError;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use backend::clock;
 use backend::http::Peer;
 use backend::problem::Problem;
 use bytes::Bytes;
@@ -22,8 +27,9 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{EventSlug, Rendition};
 
-use crate::address::{self, FilesAddress, RecordingItem};
+use crate::address::{self, FilesAddress, LiveItem, RecordingItem};
 use crate::answer::{self, A_SECOND, MINUTES, NEVER, cached};
+use crate::channel::{Channel, Phase};
 use crate::metrics;
 use crate::ranges::{self, Wanted};
 use crate::recordings::{PIECE, ReadError, Replay, Taken};
@@ -40,8 +46,15 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         None => serve(&shared, &head).await.unwrap_or_else(|refusal| refusal),
     };
     answer::shared_headers(&mut response);
-    let class = usize::from(response.status().as_u16() / 100).clamp(1, 5);
-    shared.counters.answers[class - 1].fetch_add(1, Ordering::Relaxed);
+    shared.counters.tell(&shared.counters.answers, &response);
+    if head.method == Method::GET && response.status().is_success() {
+        let path = head.uri.path();
+        if path.ends_with(".m3u8") {
+            count(&shared.counters.playlists_asked);
+        } else if path.contains("/live/") {
+            count(&shared.counters.files_served);
+        }
+    }
     response
 }
 
@@ -62,20 +75,45 @@ async fn serve(shared: &Arc<Shared>, head: &http::request::Parts) -> Result<Resp
         }
         FilesAddress::Ready => Err(refuse(Problem::unavailable("origin has not been heard of yet", 1))),
         FilesAddress::Live { ticket, event, item } => {
+            let none = |why: String| {
+                let title = "The ticket does not open this door";
+                refuse(Problem::new(StatusCode::FORBIDDEN, "ticket", title).detail(why))
+            };
+            // Where playing begins. Behind a cache no ticket is seen at all: admission is at the page then.
+            let begins = matches!(item, LiveItem::Index);
             if let Some(ticket) = ticket {
-                shared.check_ticket(ticket, &event).map_err(|error| {
-                    refuse(
-                        Problem::new(StatusCode::FORBIDDEN, "ticket", "The ticket does not open this door")
-                            .detail(error.to_string()),
-                    )
-                })?;
+                let ticket = shared.check_ticket(ticket, &event).map_err(|error| none(error.to_string()))?;
+                if shared.sessions.is_revoked(ticket.id) {
+                    count(&shared.counters.sessions_refused);
+                    return Err(none(SessionError::Revoked.to_string()));
+                }
+                if begins && head.method == Method::GET {
+                    count(&shared.counters.tickets_used);
+                }
             }
             shared.oriented().await;
             let channel = shared.channel(&event);
             if channel.is_none() {
                 must_be_recorded(shared, &event).await?;
             }
-            live::answer(shared, &event, channel.as_deref(), item, Coding::of(&head.headers)).await
+            // What comes through a proxy may be a cache's, and one answer for thousands.
+            let may_be_put_off = begins && ticket.is_none() && shared.config.proxies.is_empty();
+            if may_be_put_off
+                && is_on(channel.as_deref())
+                && let Some(why) = shared.refusal(Priority::Newcomer)
+            {
+                return Err(put_off(shared, &event, why));
+            }
+            let coding = Coding::of(&head.headers);
+            live::answer(shared, &event, channel.as_deref(), item, coding, origin_of(head)).await
+        }
+        FilesAddress::Delayed { event, item } => {
+            shared.oriented().await;
+            let channel = shared.channel(&event);
+            if channel.is_none() {
+                must_be_recorded(shared, &event).await.map_err(delayed::for_a_moment)?;
+            }
+            Ok(delayed::answer(shared, head, &event, channel.as_deref(), item).await)
         }
         FilesAddress::Recording { event, item } => {
             let channel = shared.channel(&event);
@@ -88,6 +126,13 @@ async fn serve(shared: &Arc<Shared>, head: &http::request::Parts) -> Result<Resp
     }
 }
 
+/// Where a request comes from.
+fn origin_of(head: &http::request::Parts) -> Prefix {
+    // The door names the peer of every request.
+    let peer = head.extensions.get::<Peer>().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    Prefix::of(peer)
+}
+
 /// Whether the caller is on this machine, or one of those who measure. What is measured names events and says how much the
 /// machine can carry.
 fn may_measure(others: &[IpAddr], peer: Option<&Peer>) -> bool {
@@ -96,6 +141,17 @@ fn may_measure(others: &[IpAddr], peer: Option<&Peer>) -> bool {
         let peer = peer.ip().to_canonical();
         peer.is_loopback() || others.contains(&peer)
     })
+}
+
+/// Whether an event's programme runs.
+fn is_on(channel: Option<&Channel>) -> bool {
+    channel.is_some_and(|channel| matches!(channel.facts().phase(clock::unix_now()), Phase::Running))
+}
+
+/// Newcomers have to wait.
+fn put_off(shared: &Shared, event: &EventSlug, why: &str) -> Response {
+    answer::to_delayed(shared, event, None)
+        .unwrap_or_else(|| refuse(Problem::unavailable(why, answer::retry_after())))
 }
 
 fn refuse(problem: impl Into<Problem>) -> Response {
@@ -189,35 +245,10 @@ fn download(
     name: &str,
 ) -> Result<Response, Response> {
     let (file, finished) = (&taken.download, taken.finished);
-    let length = file.length();
-    let wanted = ranges::wanted(&head.headers, length, file.etag());
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     // What is not finished is a different file in a second; its validator says so to who asks again.
-    headers.insert(header::CACHE_CONTROL, if finished { MINUTES } else { NEVER });
-    insert(headers, header::ETAG, file.etag());
-    let range = match wanted {
-        Wanted::Unchanged => {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return Ok(response);
-        }
-        Wanted::Nothing => {
-            insert(headers, header::CONTENT_RANGE, &format!("bytes */{length}"));
-            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            return Ok(response);
-        }
-        Wanted::Whole => 0..length,
-        Wanted::Bytes(range) => {
-            insert(
-                headers,
-                header::CONTENT_RANGE,
-                &format!("bytes {}-{}/{length}", range.start, range.end - 1),
-            );
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            range
-        }
-    };
+    let control = if finished { MINUTES } else { NEVER };
+    let (mut response, range) = ranged(&head.headers, file.length(), file.etag(), control);
+    let Some(range) = range else { return Ok(response) };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type()));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
@@ -253,6 +284,35 @@ fn download(
     });
     *response.body_mut() = Body::from_stream(pieces);
     Ok(response)
+}
+
+/// The head of an answer with a file of `length` bytes, and which of them are to be in it; none if it is one without.
+fn ranged(
+    request: &HeaderMap,
+    length: u64,
+    etag: &str,
+    control: HeaderValue,
+) -> (Response, Option<Range<u64>>) {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, control);
+    insert(headers, header::ETAG, etag);
+    let (status, range) = match ranges::wanted(request, length, etag) {
+        Wanted::Unchanged => (StatusCode::NOT_MODIFIED, None),
+        Wanted::Nothing => {
+            insert(headers, header::CONTENT_RANGE, &format!("bytes */{length}"));
+            (StatusCode::RANGE_NOT_SATISFIABLE, None)
+        }
+        Wanted::Whole => (StatusCode::OK, Some(0..length)),
+        Wanted::Bytes(range) => {
+            let given = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+            insert(headers, header::CONTENT_RANGE, &given);
+            (StatusCode::PARTIAL_CONTENT, Some(range))
+        }
+    };
+    *response.status_mut() = status;
+    (response, range)
 }
 
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {

@@ -28,14 +28,17 @@ mod answer;
 mod bell;
 mod channel;
 mod config;
+mod evidence;
 mod feed;
 mod files;
+mod ladder;
 mod metrics;
 mod notice;
 mod push;
 mod ranges;
 mod recordings;
 pub mod seal;
+mod sessions;
 mod shared;
 
 use std::net::{SocketAddr, TcpListener};
@@ -49,6 +52,7 @@ use axum::Router;
 use backend::bus::{Bus, UnixBus};
 use backend::child::Pulse;
 use backend::freeze::FrozenEvents;
+use backend::http::proxy::Proxies;
 use backend::http::{Limits, TlsDoor, serve};
 use backend::keys::Keys;
 use backend::machine::Memory;
@@ -72,7 +76,7 @@ const DRAIN: Duration = Duration::from_millis(400);
 
 /// How much less urgent the files door's threads are, as `nice` counts: when both want the processor they get a tenth of
 /// it (sched(7)).
-const FILES_NICENESS: i32 = 10;
+const FILES_NICENESS: i32 = 15;
 
 /// Where an edge runs.
 #[derive(Debug)]
@@ -110,7 +114,8 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// but `shutdown`.
 pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
-    let budget = FileBudget::of(&config, 1 + place.more_recordings.len(), raise_file_limit())?;
+    let files_max = raise_file_limit();
+    let budget = FileBudget::of(&config, 1 + place.more_recordings.len(), files_max)?;
     if budget.listeners < config.listeners_max || budget.files_connections < config.files_connections_max {
         tracing::warn!(
             listeners_max = budget.listeners,
@@ -138,6 +143,7 @@ pub async fn run(config: EdgeConfig, place: Place, shutdown: CancellationToken) 
     let shared = Arc::new(Shared::new(Parts {
         index: place.index,
         listeners_max: budget.listeners as u64,
+        files_max: files_max as u64,
         files_address,
         scheme,
         tls: place.tls.clone(),
@@ -241,14 +247,23 @@ async fn serve_files(
     let listener = tokio::net::TcpListener::from_std(door).context("cannot use the files door")?;
     let limits = Limits {
         connections_max,
+        requests_max: files_requests(&shared.config, connections_max),
         body_bytes_max: 0,
         drain: Duration::from_millis(shared.config.leave_ms) + DRAIN,
+        proxies: Proxies::new(&shared.config.proxies, shared.config.proxy_protocol),
+        counts: shared.files_door.clone(),
         ..Limits::default()
     };
     let router = Router::new().fallback(files::handle).with_state(shared);
     let tls = tls.map(|tls| TlsDoor::new(&tls, Door::Http2));
     serve(listener, router, limits, tls, shutdown).await;
     Ok(())
+}
+
+/// Requests of the files door in progress at once: those that are held or download have limits of their own, the others
+/// are answered at once. Twice that, so that all who come from one place together reach no more than those limits.
+fn files_requests(config: &EdgeConfig, connections_max: usize) -> usize {
+    2 * (config.held_max + config.downloads_max + connections_max)
 }
 
 /// Says so if the kernel gives connections of a door a smaller send buffer than they are to have.

@@ -22,17 +22,42 @@ pub(crate) fn render(shared: &Shared) -> String {
     family(
         "refused_total",
         "counter",
-        "Listeners refused: there were as many as there may be, or memory was short.",
+        "Listeners refused: there were as many of their class as there may be, the ladder lets none of it in, or memory was short.",
         &[
             (r#"{why="full"}"#.to_owned(), counters.refused_full.load(Ordering::Relaxed)),
+            (r#"{why="level"}"#.to_owned(), counters.refused_level.load(Ordering::Relaxed)),
             (r#"{why="memory"}"#.to_owned(), counters.refused_memory.load(Ordering::Relaxed)),
         ],
+    );
+    family(
+        "sent_to_delayed_total",
+        "counter",
+        "Players without a ticket that were sent to the delayed feed because newcomers had to wait.",
+        &one(&counters.sent_to_delayed),
     );
     family(
         "tickets_refused_total",
         "counter",
         "Requests with a ticket that does not open the door.",
         &one(&counters.tickets_refused),
+    );
+    family(
+        "tickets_expired_total",
+        "counter",
+        "Of those, requests with a ticket that was good once.",
+        &one(&counters.tickets_expired),
+    );
+    family(
+        "sessions_refused_total",
+        "counter",
+        "Requests with a ticket that is used by as many as it carries, or was revoked.",
+        &one(&counters.sessions_refused),
+    );
+    family(
+        "sessions_closed_total",
+        "counter",
+        "Listeners closed because their ticket is used by more than it carries, or was revoked.",
+        &one(&counters.sessions_closed),
     );
     family(
         "sent_bytes_total",
@@ -85,6 +110,18 @@ pub(crate) fn render(shared: &Shared) -> String {
         "counter",
         "Connections that asked for nothing and were closed to make room for others.",
         &one(&counters.evicted),
+    );
+    family(
+        "refused_connections_total",
+        "counter",
+        "Connections closed unheard because the push door was full, most of it with others of their address prefix.",
+        &one(&counters.refused_heavy),
+    );
+    family(
+        "refused_introductions_total",
+        "counter",
+        "Connections and requests at the push door that did not say properly who is behind a proxy.",
+        &one(&counters.introductions_refused),
     );
     family(
         "refused_questions_total",
@@ -151,6 +188,8 @@ pub(crate) fn render(shared: &Shared) -> String {
         "Listeners by what they take, and parts a write; those of HLS, at the files door, are estimated.",
         &listening,
     );
+    let level = u64::from(shared.in_force().level.number());
+    family("level", "gauge", "Ladder level in force, 0 to 6.", &[(String::new(), level)]);
     family("listeners_max", "gauge", "Listeners allowed.", &[(String::new(), shared.listeners_max)]);
     family(
         "held_requests",
@@ -227,6 +266,7 @@ pub(crate) fn render(shared: &Shared) -> String {
             &[(String::new(), expires)],
         );
     }
+    shared.files_door.render(&mut text, "minassa_edge_files_door_total");
     counters.lateness.render(
         &mut text,
         "minassa_edge_lateness_seconds",

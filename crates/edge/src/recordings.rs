@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use archive::{ArchiveError, Clip, Download, Recording, Span};
 use bytes::{Bytes, BytesMut};
+use formats::hls::delayed_segments;
 use model::{EventSlug, PartNumber, Rendition, SegmentNumber};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -74,6 +75,8 @@ pub(crate) enum Replay {
     Show,
     /// From doors to the end, with addresses as `/live/{event}/` needs them.
     Everything,
+    /// As [`Self::Everything`], joined, with addresses as `/live/{event}/delayed/` needs them.
+    Delayed,
 }
 
 /// What is read once for all who ask for it at the same time.
@@ -89,6 +92,12 @@ enum Item {
         event: EventSlug,
         rendition: Rendition,
         number: SegmentNumber,
+    },
+    /// Of the delayed feed.
+    Joined {
+        event: EventSlug,
+        rendition: Rendition,
+        number: u64,
     },
     Replay {
         event: EventSlug,
@@ -228,6 +237,22 @@ impl Recordings {
         self.read_once(event, item, read).await.map(|(bytes, _)| bytes)
     }
 
+    /// The bytes of a segment of the delayed feed. One that is not whole is none until the event is over.
+    pub(crate) async fn delayed_segment(
+        &self,
+        event: &EventSlug,
+        rendition: Rendition,
+        number: u64,
+    ) -> Result<Bytes, ReadError> {
+        let item = Item::Joined { event: event.clone(), rendition, number };
+        let read = move |recording: &Recording| {
+            let segments = delayed_segments(number);
+            let bytes = segments_in_a_row(recording, rendition, segments.start, segments.end)?;
+            Ok((bytes, recording.is_finished()))
+        };
+        self.read_once(event, item, read).await.map(|(bytes, _)| bytes)
+    }
+
     /// A replay playlist as it is now, and whether it will change no more. [`ArchiveError::NotFound`] if there is
     /// nothing in it yet.
     pub(crate) async fn replay(
@@ -241,9 +266,13 @@ impl Recordings {
         let read = move |recording: &Recording| {
             let (span, base) = match which {
                 Replay::Show => (Span::Show, format!("/live/{}/", recording.event())),
-                Replay::Everything => (Span::Everything, String::new()),
+                Replay::Everything | Replay::Delayed => (Span::Everything, String::new()),
             };
             let playlist = archive::playlist::replay(recording, rendition, &span, &base);
+            let playlist = match which {
+                Replay::Show | Replay::Everything => playlist,
+                Replay::Delayed => playlist.and_then(|playlist| playlist.delayed(rendition)),
+            };
             let playlist = playlist.ok_or_else(|| ArchiveError::NotFound(recording.event().clone()))?;
             Ok((coding.write(playlist.render()), recording.is_finished()))
         };
@@ -436,17 +465,30 @@ fn segment(
     rendition: Rendition,
     number: SegmentNumber,
 ) -> Result<Bytes, ArchiveError> {
+    segments_in_a_row(recording, rendition, number, number.next())
+}
+
+/// As [`segment`], all from `number` to before `next`, as one.
+fn segments_in_a_row(
+    recording: &Recording,
+    rendition: Rendition,
+    number: SegmentNumber,
+    next: SegmentNumber,
+) -> Result<Bytes, ArchiveError> {
     let (first, range) = (number.first_part(), recording.parts());
-    let next = number.next().first_part();
+    let next = next.first_part();
     let end = if recording.is_finished() { next.min(range.end) } else { next };
-    if end <= first {
+    // A part that does not exist yet ends it before anything is read.
+    if end <= first || end > range.end {
         return Err(ArchiveError::NoPart(first));
     }
-    let whole = recording.read_whole_part(first)?;
-    let parts = (first.get()..end.get())
-        .map(|n| recording.read_part(rendition, PartNumber::new(n)))
+    let numbers = || (first.get()..end.get()).map(PartNumber::new);
+    let firsts = numbers()
+        .filter(|number| number.index_in_segment() == 0)
+        .map(|number| recording.read_whole_part(number))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(wrapped::join(rendition, &whole, &parts))
+    let parts = numbers().map(|n| recording.read_part(rendition, n)).collect::<Result<Vec<_>, _>>()?;
+    Ok(wrapped::join_several(rendition, &firsts.iter().collect::<Vec<_>>(), &parts))
 }
 
 /// A download, made anew or as it was made for somebody else since the recording last grew. It is made beside those who

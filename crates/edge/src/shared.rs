@@ -5,11 +5,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use admission::ladder::{Admission, Occupancy, Priority, may_admit};
 use admission::ticket::{Cell, Ticket, TicketError, TicketKeys};
+use axum::response::Response;
 use backend::bus::Bus;
+use backend::http::DoorCounts;
 use backend::keys::Keys;
 use backend::machine::Memory;
 use backend::tls::Tls;
+use http::{StatusCode, header};
 use model::EventSlug;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +22,10 @@ use crate::EdgeConfig;
 use crate::bell::Bell;
 use crate::channel::Channel;
 use crate::files::hold::Holds;
-use crate::push::Histogram;
+use crate::ladder::InForce;
+use crate::push::{Histogram, Survey, Surveyed, Told};
 use crate::recordings::Recordings;
+use crate::sessions::Sessions;
 
 /// Events an edge knows at once.
 const EVENTS_MAX: usize = 8_192;
@@ -28,11 +34,33 @@ const EVENTS_MAX: usize = 8_192;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) joins: AtomicU64,
-    /// Listeners refused because there were as many as there may be.
+    /// Connections accepted at the push door.
+    pub(crate) accepted: AtomicU64,
+    /// Answers of the push door that are no stream, by the first digit of their status.
+    pub(crate) push_answers: [AtomicU64; 5],
+    /// Listeners who came in on a ticket, and not to go on from a part.
+    pub(crate) tickets_used: AtomicU64,
+    /// Requests for a stream without a ticket, let in or not.
+    pub(crate) newcomers: AtomicU64,
+    /// Live playlists asked for.
+    pub(crate) playlists_asked: AtomicU64,
+    /// Parts and segments served whole.
+    pub(crate) files_served: AtomicU64,
+    /// Listeners refused because there were as many of their class as there may be.
     pub(crate) refused_full: AtomicU64,
+    /// Listeners refused because the ladder lets none of their class in.
+    pub(crate) refused_level: AtomicU64,
     /// Listeners refused because memory was short.
     pub(crate) refused_memory: AtomicU64,
+    /// Of all these, players that were sent to the delayed feed.
+    pub(crate) sent_to_delayed: AtomicU64,
     pub(crate) tickets_refused: AtomicU64,
+    /// Of those, ours and past their time.
+    pub(crate) tickets_expired: AtomicU64,
+    /// Requests with a ticket that is used by as many as it carries, or was revoked.
+    pub(crate) sessions_refused: AtomicU64,
+    /// Listeners closed for the same reasons.
+    pub(crate) sessions_closed: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) parts_sent: AtomicU64,
     pub(crate) skipped_behind: AtomicU64,
@@ -53,6 +81,10 @@ pub(crate) struct Counters {
     pub(crate) handshakes_failed: AtomicU64,
     /// Connections closed to make room for others, because they had asked for nothing.
     pub(crate) evicted: AtomicU64,
+    /// Connections closed unheard because the push door was full and their site had most of it.
+    pub(crate) refused_heavy: AtomicU64,
+    /// Connections and requests through a proxy that did not say properly who is behind it, or said so without one.
+    pub(crate) introductions_refused: AtomicU64,
     /// Questions to the disk refused because there were too many.
     pub(crate) questions_refused: AtomicU64,
     /// Rounds of writes that newer ones overtook.
@@ -63,6 +95,8 @@ pub(crate) struct Counters {
     pub(crate) lateness: Histogram,
     /// Length of the push loop's turns.
     pub(crate) turns: Histogram,
+    /// Turns of the push loop that came late.
+    pub(crate) stretch: Told,
     /// Processor time of the push door's thread, µs.
     pub(crate) push_cpu_us: AtomicU64,
     pub(crate) parts_received: AtomicU64,
@@ -75,12 +109,32 @@ pub(crate) struct Counters {
     pub(crate) downloads_refused: AtomicU64,
     /// Answers of the files door by the first digit of their status, 1 to 5.
     pub(crate) answers: [AtomicU64; 5],
+    /// Answers of both doors that say when to come back, or that too much was asked: no errors of anybody's.
+    pub(crate) put_off: [AtomicU64; 2],
+    /// Handshakes that took too long.
+    pub(crate) handshakes_late: AtomicU64,
     /// Listeners at the push door now.
     pub(crate) listeners: AtomicU64,
     /// Windows now.
     pub(crate) windows: AtomicU64,
     /// Memory that can still be used, bytes, as of the last second.
     pub(crate) memory_available: AtomicU64,
+}
+
+impl Counters {
+    /// Counts an answer by the first digit of its status.
+    pub(crate) fn tell(&self, answers: &[AtomicU64; 5], response: &Response) {
+        let status = response.status();
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+        count(&answers[class - 1]);
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => count(&self.put_off[0]),
+            _ if class == 5 && response.headers().contains_key(header::RETRY_AFTER) => {
+                count(&self.put_off[1])
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Counts one more.
@@ -94,6 +148,8 @@ pub(crate) struct Shared {
     pub(crate) index: u32,
     /// Listeners allowed at once: configured, or less if files are short.
     pub(crate) listeners_max: u64,
+    /// Open files allowed.
+    pub(crate) files_max: u64,
     pub(crate) files_address: SocketAddr,
     /// What addresses of our doors begin with: `http` or `https`.
     pub(crate) scheme: &'static str,
@@ -104,6 +160,8 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     pub(crate) recordings: Recordings,
     pub(crate) counters: Counters,
+    /// What happens at the files door.
+    pub(crate) files_door: Arc<DoorCounts>,
     /// Places for requests at the files door that wait for a part or a playlist.
     pub(crate) holds: Holds,
     /// Places for downloads.
@@ -117,6 +175,9 @@ pub(crate) struct Shared {
     keys: Keys,
     tickets: RwLock<Option<TicketKeys>>,
     channels: RwLock<BTreeMap<EventSlug, Arc<Channel>>>,
+    in_force: RwLock<InForce>,
+    pub(crate) sessions: Sessions,
+    pub(crate) survey: Surveyed,
 }
 
 /// What [`Shared`] is made of.
@@ -124,6 +185,7 @@ pub(crate) struct Parts {
     pub(crate) config: EdgeConfig,
     pub(crate) index: u32,
     pub(crate) listeners_max: u64,
+    pub(crate) files_max: u64,
     pub(crate) files_address: SocketAddr,
     /// What addresses of our doors begin with: `http` or `https`.
     pub(crate) scheme: &'static str,
@@ -151,6 +213,7 @@ impl Shared {
             config: parts.config,
             index: parts.index,
             listeners_max: parts.listeners_max,
+            files_max: parts.files_max,
             files_address: parts.files_address,
             scheme: parts.scheme,
             tls: parts.tls,
@@ -158,12 +221,16 @@ impl Shared {
             bell: parts.bell,
             recordings: parts.recordings,
             counters: Counters::default(),
+            files_door: Arc::default(),
             closing: parts.closing,
             short_of_memory: AtomicBool::new(false),
             oriented: watch::Sender::new(false),
             keys: parts.keys,
             tickets: RwLock::new(None),
             channels: RwLock::default(),
+            in_force: RwLock::default(),
+            sessions: Sessions::default(),
+            survey: Surveyed::default(),
         };
         shared.reload_tickets();
         shared
@@ -176,15 +243,60 @@ impl Shared {
         }
     }
 
-    /// Why nobody more is let in at the push door, if that is so. Counts it.
-    pub(crate) fn refusal(&self) -> Option<&'static str> {
-        if self.counters.listeners.load(Ordering::Relaxed) >= self.listeners_max {
+    /// What the last look at everybody found.
+    pub(crate) fn surveyed(&self) -> Survey {
+        self.survey.get()
+    }
+
+    /// What everything here goes by.
+    pub(crate) fn in_force(&self) -> InForce {
+        *self.in_force.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on goes by this; tells every channel, and wakes the push door if it is something else.
+    pub(crate) fn set_in_force(&self, new: InForce) {
+        let old = std::mem::replace(&mut *self.in_force.write().unwrap_or_else(PoisonError::into_inner), new);
+        if old == new {
+            return;
+        }
+        if old.level != new.level {
+            tracing::info!(
+                from = old.level.number(),
+                to = new.level.number(),
+                "the ladder's level has changed"
+            );
+        }
+        for channel in self.channels() {
+            channel.update(|facts| facts.level = new.level.number());
+        }
+        self.bell.ring();
+    }
+
+    /// Why nobody more of a class is let in at the push door, if that is so. Counts it.
+    pub(crate) fn refusal(&self, class: Priority) -> Option<&'static str> {
+        // Places kept for hosts stay kept, whoever of them is here already.
+        let sitting = Occupancy { all: self.counters.listeners.load(Ordering::Relaxed), hosts: 0 };
+        if sitting.all >= self.listeners_max {
             count(&self.counters.refused_full);
             return Some("the edge has as many listeners as it can carry");
         }
         if self.short_of_memory.load(Ordering::Relaxed) {
             count(&self.counters.refused_memory);
             return Some("the edge has no memory to spare for another listener");
+        }
+        let InForce { level, measures } = self.in_force();
+        let is_shut = match measures.admission {
+            Admission::Open => false,
+            Admission::Waiting => class >= Priority::Newcomer,
+            Admission::Frozen => class >= Priority::Holder,
+        };
+        if is_shut || class.shed_at().is_some_and(|shed| level >= shed) {
+            count(&self.counters.refused_level);
+            return Some("so many are here that newcomers have to wait");
+        }
+        if !may_admit(class, sitting, self.listeners_max, level) {
+            count(&self.counters.refused_full);
+            return Some("the places that are left are for those who listened before or hold a ticket");
         }
         None
     }
@@ -228,7 +340,12 @@ impl Shared {
             Some(keys) => keys.check(text, event, Cell(self.config.cell), now),
             None => Err(TicketError::Forged),
         };
-        checked.inspect_err(|_| count(&self.counters.tickets_refused))
+        checked.inspect_err(|error| {
+            count(&self.counters.tickets_refused);
+            if *error == TicketError::Expired {
+                count(&self.counters.tickets_expired);
+            }
+        })
     }
 
     /// An event, if it is known.

@@ -317,7 +317,12 @@ async fn only_so_many_wait_for_a_first_segment_and_none_of_them_when_the_doors_c
         .collect();
     held(&edge, 8).await;
     let told = |response: Response| {
-        assert_eq!((response.status, response.header("retry-after")), (503, "2"));
+        assert_eq!(response.status, 503);
+        assert!(
+            ["2", "3", "4", "5"].contains(&response.header("retry-after")),
+            "{}",
+            response.header("retry-after")
+        );
         assert_eq!(response.header("cache-control"), "no-store");
     };
     told(edge.get_file("/live/talk/opus-48.m3u8").await);
@@ -334,7 +339,8 @@ async fn a_playlist_whose_first_segment_does_not_come_says_when_to_come_back() {
     let (_directory, _studio, edge) = on_air(7).await;
     // Held for five seconds, and let go by itself.
     let early = edge.get_file("/live/talk/opus-48.m3u8").await;
-    assert_eq!((early.status, early.header("retry-after")), (503, "2"));
+    assert_eq!(early.status, 503);
+    assert!(["2", "3", "4", "5"].contains(&early.header("retry-after")), "{}", early.header("retry-after"));
     edge.stop().await;
 }
 

@@ -199,7 +199,12 @@ async fn an_event_without_a_window_says_when_to_come_back() {
     edge.reaches("minassa_edge_windows", 1).await;
     for path in ["opus-48.m3u8", "opus-48.m3u8?_HLS_msn=1&_HLS_part=0"] {
         let full = edge.get_file(&format!("/live/second/{path}")).await;
-        assert_eq!((full.status, full.header("retry-after")), (503, "2"), "{path}");
+        assert_eq!(full.status, 503, "{path}");
+        assert!(
+            ["2", "3", "4", "5"].contains(&full.header("retry-after")),
+            "{path}: {}",
+            full.header("retry-after")
+        );
     }
     // There is nothing of it, and nothing that would hint at a part to come.
     assert_eq!(edge.get_file("/live/second/opus-48/0.m4s").await.status, 404);

@@ -65,9 +65,15 @@ async fn nobody_is_let_in_while_memory_is_short() {
         loop {
             let newcomer = edge.get_push(STREAM).await;
             if newcomer.status != 200 {
-                return newcomer;
+                assert_eq!(newcomer.status, 503);
+                assert!((4..=8).contains(&newcomer.header("retry-after").parse::<u32>().unwrap()));
+                // The ladder, which sees it coming, has newcomers wait before that.
+                if newcomer.text().await.contains("memory") {
+                    return;
+                }
+            } else {
+                drop(newcomer);
             }
-            drop(newcomer);
             // Weighed once a second: as much again as is spare, in that time.
             let weighed = edge.figure("minassa_edge_memory_available_bytes").await;
             taken.push(vec![1_u8; (SPARE / 2) as usize]);
@@ -76,9 +82,7 @@ async fn nobody_is_let_in_while_memory_is_short() {
             }
         }
     };
-    let refused = timeout(NEVER, refused).await.expect("memory becomes short");
-    assert_eq!((refused.status, refused.header("retry-after")), (503, "5"));
-    assert!(refused.text().await.contains("memory"));
+    timeout(NEVER, refused).await.expect("memory becomes short");
     assert_ne!(edge.figure("minassa_edge_refused_total{why=\"memory\"}").await, 0);
     assert_eq!(edge.figure("minassa_edge_refused_total{why=\"full\"}").await, 0);
     drop(taken);
@@ -207,9 +211,9 @@ async fn little_is_kept_for_who_takes_nothing() {
     let largest = studio.parts.iter().map(|part| part.payload(model::Rendition::Opus48).bytes.len()).max();
     let taken = rest(&mut stuck).await.len() as u64;
     let kept = made - taken;
-    assert!((1..=16_384 + largest.unwrap() as u64).contains(&kept), "{kept} of {made}");
+    assert!((1..=24_576 + largest.unwrap() as u64).contains(&kept), "{kept} of {made}");
     // The reader's own buffer is of the kernel's choosing.
-    assert!(taken <= 2 * SEND_BUFFER + 16_384, "{taken} of {made}");
+    assert!(taken <= 2 * SEND_BUFFER + 24_576, "{taken} of {made}");
     edge.stop().await;
 }
 

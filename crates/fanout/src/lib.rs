@@ -68,6 +68,8 @@ const _: () = assert!(
 const _: () = assert!(HOLD_BACK_PARTS >= 3, "the draft's advice");
 
 #[cfg(test)]
+mod playlist_delayed_tests;
+#[cfg(test)]
 mod playlist_tests;
 #[cfg(test)]
 mod tests;

@@ -11,12 +11,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use formats::hls::{
-    LowLatency, MediaPlaylist, PartialSegment, PlaylistType, RenditionReport, Segment, TARGET_DURATION_S,
+    DELAYED_BEHIND, DELAYED_JOIN, LowLatency, MediaPlaylist, PartialSegment, PlaylistType, RenditionReport,
+    Segment, TARGET_DURATION_S, delayed_segments,
 };
 use formats::mp4;
-use model::{PART_DURATION, PARTS_PER_SEGMENT, PartNumber, Rendition, SegmentNumber, UnixTime};
+use model::{PART_DURATION, PARTS_PER_SEGMENT, Part, PartNumber, Rendition, SegmentNumber, UnixTime};
 
-use crate::Window;
+use crate::{WINDOW_PARTS, Window};
 
 /// Most segments in a live playlist: 57.6 s, so that what was named stays in the window for as long again.
 pub const LIVE_SEGMENTS: usize = 15;
@@ -32,6 +33,12 @@ pub const HOLD_BACK_PARTS: u32 = 5;
 /// Parts beyond the newest that may be asked for: the one that the playlist hints at, and one more, since edges get a
 /// part some milliseconds apart and a hint may come from another.
 pub const HINTED_PARTS: u64 = 2;
+
+const _: () = assert!(
+    // RFC 8216 section 6.2.2, as for the live playlist: it leaves the list when as many are whole after it.
+    (2 * DELAYED_BEHIND as usize + 2) * DELAYED_JOIN * PARTS_PER_SEGMENT as usize <= WINDOW_PARTS,
+    "what a delayed playlist named stays in the window for as long as the playlist and itself together"
+);
 
 /// A request for a media playlist that has this part, or a later one: a blocking reload (RFC 8216bis section 6.2.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,18 +140,6 @@ impl Window {
     pub fn media_playlist(&self, rendition: Rendition, doors: UnixTime) -> Option<MediaPlaylist> {
         let numbers = self.listed()?;
         let newest = self.newest()?;
-        let date = |number: SegmentNumber| doors.plus(number.first_part().start().to_duration());
-        let segment = |number: SegmentNumber| {
-            let due = newest.next().min(number.next().first_part());
-            Segment {
-                uri: segment_uri(rendition, number),
-                duration: parts_duration(due.get() - number.first_part().get()),
-                program_date_time: date(number),
-                gap: self.segment_parts(number).is_none(),
-                discontinuity: false,
-                byte_range: None,
-            }
-        };
         let after = SegmentNumber::new(numbers.end);
         let low_latency = LowLatency {
             part_target: PART_DURATION,
@@ -153,11 +148,34 @@ impl Window {
                 .listed_parts(numbers.start, newest)
                 .map(|number| self.part(rendition, number))
                 .collect(),
-            next_date: (after.first_part() <= newest).then(|| date(after)),
+            next_date: (after.first_part() <= newest).then(|| date_of(after, doors)),
             preload_hint: (!self.has_ended()).then(|| part_uri(rendition, newest.next())),
             reports: if self.has_ended() { Vec::new() } else { reports(rendition, newest) },
         };
-        Some(MediaPlaylist {
+        let plain = self.plain_playlist(rendition, doors, numbers, newest);
+        Some(MediaPlaylist { low_latency: Some(low_latency), ..plain })
+    }
+
+    /// Segments, all of which have begun, and nothing beside them.
+    fn plain_playlist(
+        &self,
+        rendition: Rendition,
+        doors: UnixTime,
+        numbers: Range<u64>,
+        newest: PartNumber,
+    ) -> MediaPlaylist {
+        let segment = |number: SegmentNumber| {
+            let due = newest.next().min(number.next().first_part());
+            Segment {
+                uri: segment_uri(rendition, number),
+                duration: parts_duration(due.get() - number.first_part().get()),
+                program_date_time: date_of(number, doors),
+                gap: self.segment_parts(number).is_none(),
+                discontinuity: false,
+                byte_range: None,
+            }
+        };
+        MediaPlaylist {
             init_uri: rendition.is_cmaf().then(|| init_uri(rendition)),
             kind: PlaylistType::Sliding,
             target_duration: TARGET_DURATION_S,
@@ -166,8 +184,36 @@ impl Window {
             start_offset: None,
             segments: numbers.map(SegmentNumber::new).map(segment).collect(),
             ended: self.has_ended(),
-            low_latency: Some(low_latency),
-        })
+            low_latency: None,
+        }
+    }
+
+    /// The playlist of the delayed feed: its last three whole segments, and after the end the one that was begun, which
+    /// takes the place of none. It changes when a segment has become whole, every [`formats::hls::DELAYED_DURATION`].
+    /// Addresses are relative to `/live/{event}/delayed/{rendition}.m3u8`. `None` before there is a whole segment that
+    /// can be had, while the window is being filled, and whenever there is no live playlist.
+    pub fn delayed_playlist(&self, rendition: Rendition, doors: UnixTime) -> Option<MediaPlaylist> {
+        let (live, begun, newest) = (self.listed()?, self.begun()?, self.newest()?);
+        let join = DELAYED_JOIN as u64;
+        let whole = newest.next().segment().get() / join * join;
+        let begun = begun.plus(PARTS_PER_SEGMENT - 1).segment().get();
+        let first = begun.max(whole.saturating_sub(u64::from(DELAYED_BEHIND) * join));
+        // What is not whole is left out of the list by itself, unless nothing more comes.
+        let numbers = first..live.end.max(first);
+        let playlist = self.plain_playlist(rendition, doors, numbers, newest).delayed(rendition)?;
+        playlist.segments.iter().any(|segment| !segment.gap).then_some(playlist)
+    }
+
+    /// The parts of a segment of the delayed feed that is whole, or of the last one after the end, if all are present.
+    pub fn delayed_segment(&self, number: u64) -> Option<Vec<&Part>> {
+        let (segments, newest) = (delayed_segments(number), self.newest()?);
+        let whole = segments.end.first_part();
+        let end = if self.has_ended() { whole.min(newest.next()) } else { whole };
+        let numbers = segments.start.first_part().get()..end.get();
+        if numbers.is_empty() || end > newest.next() {
+            return None;
+        }
+        numbers.map(|number| self.get(PartNumber::new(number))).collect()
     }
 
     /// The segments of the live playlist, from the first to after the last, if it can be given and there is anything to
@@ -207,6 +253,11 @@ impl Window {
             gap: !present,
         }
     }
+}
+
+/// When a segment's first sample is due, with doors at this time.
+fn date_of(number: SegmentNumber, doors: UnixTime) -> UnixTime {
+    doors.plus(number.first_part().start().to_duration())
 }
 
 /// The others stand where this one does: a part comes in all renditions at once.

@@ -16,7 +16,7 @@ use toml::Value;
 
 use crate::config::{Config, ConfigError, FlagValue, LogFormat, Place, SAMPLE};
 use crate::supervisor::Role;
-use crate::{client, crowds, demo, doctor, roles, supervisor};
+use crate::{client, crowds, demo, doctor, draw, ladder, report, roles, supervisor, verdict};
 
 /// The environment's variable with the operator's token for client commands.
 pub const TOKEN_VARIABLE: &str = "MINASSA_TOKEN";
@@ -57,6 +57,21 @@ enum Command {
         #[command(subcommand)]
         command: crowds::RehearseCommand,
     },
+    /// Show what the ladder has in force, and pin a level or set a cap.
+    Ladder(ladder::LadderFlags),
+    /// Check what was published as evidence.
+    Verdict {
+        #[command(subcommand)]
+        command: verdict::VerdictCommand,
+    },
+    /// Check the draw of a waiting room.
+    Draw {
+        #[command(subcommand)]
+        command: draw::DrawCommand,
+    },
+    /// Make the report of an event from its ledger, as the server does. Exits with 1 if the ledger does not hold, and says
+    /// where; the report then tells what stands before that.
+    Report(report::ReportFlags),
     /// Say whether this machine is fit for a show, and what to change.
     Doctor {
         #[command(flatten)]
@@ -372,7 +387,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Control(flags) => roles::run(Role::Control, flags.load()?)?,
         Command::Demo(flags) => demo::run(flags)?,
         Command::Event { command } => client::run(command)?,
+        Command::Ladder(flags) => ladder::run(&flags)?,
         Command::Rehearse { command } => return crowds::run(&command),
+        Command::Verdict { command } => {
+            return Ok(if verdict::run(&command)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Draw { command } => {
+            return Ok(if draw::run(&command)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Report(flags) => {
+            return Ok(if report::run(&flags)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Doctor { flags, json } => return doctor::run(&flags.load()?, json),
         Command::Config { sample: true, .. } => io::stdout().write_all(SAMPLE.as_bytes())?,
         Command::Config { flags, json, .. } => {

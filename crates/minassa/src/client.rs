@@ -20,6 +20,8 @@ use crate::supervisor::{Addresses, Scheme};
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Bytes from which on a body waits for the server's word.
+const LONG: usize = 1 << 20;
 /// Largest slate sent; the server says what it allows.
 const SLATE_BYTES_MAX: u64 = 256 << 20;
 
@@ -187,7 +189,13 @@ impl Client {
             .header("authorization", format!("Bearer {}", self.token))
             .header("accept", "application/json, application/problem+json");
         let response = match body {
-            Some(body) => self.http.run(request.header("content-type", kind).body(body)?),
+            Some(body) => {
+                let request = request.header("content-type", kind);
+                // A server that refuses says so before anything long is sent.
+                let request =
+                    if body.len() > LONG { request.header("expect", "100-continue") } else { request };
+                self.http.run(request.body(body)?)
+            }
             None => self.http.run(request.body(())?),
         };
         // The address, without what might be secret in it: only paths of ours are called, and they are not.
@@ -207,11 +215,11 @@ impl Client {
     }
 }
 
-fn is_https(address: &str) -> bool {
+pub(crate) fn is_https(address: &str) -> bool {
     address.starts_with("https://")
 }
 
-fn is_address(address: &str) -> bool {
+pub(crate) fn is_address(address: &str) -> bool {
     is_https(address) || address.starts_with("http://")
 }
 
@@ -235,7 +243,7 @@ const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Whoever this machine trusts; `SSL_CERT_FILE` names others.
-fn system_trust() -> anyhow::Result<Trust> {
+pub(crate) fn system_trust() -> anyhow::Result<Trust> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let found = SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists());
     let file = named.or(found).context(
@@ -329,7 +337,8 @@ fn read_slate(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Prints an answer as JSON, or as `words` puts it.
-fn print<W: Write>(
+/// Prints an answer: as JSON, or in words.
+pub(crate) fn print<W: Write>(
     out: &mut W,
     json: bool,
     answer: &Value,

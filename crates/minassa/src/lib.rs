@@ -10,6 +10,10 @@
 //! | [`doctor`] | is this machine fit for a show |
 //! | [`demo`] | a whole event on this machine, with speakers of our own |
 //! | [`crowds`] | `rehearse …`: crowds against a running server |
+//! | [`draw`] | `draw check`: draws that somebody published |
+//! | [`verdict`] | `verdict check`: ledgers that somebody published |
+//! | [`ladder`] | `ladder`: what is in force, pins and caps |
+//! | [`report`] | `report`: what a ledger says, for people |
 //! | [`logs`] | the log on standard error |
 //!
 //! Nothing here decides about a show; it brings together those who do.
@@ -23,7 +27,10 @@ pub mod config;
 pub mod crowds;
 pub mod demo;
 pub mod doctor;
+pub mod draw;
+pub mod ladder;
 pub mod logs;
-
+pub mod report;
 pub mod roles;
 pub mod supervisor;
+pub mod verdict;

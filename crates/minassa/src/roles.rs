@@ -59,6 +59,9 @@ pub fn run(role: Role, config: Config) -> anyhow::Result<()> {
         // It died while this process was starting. There is nobody to tell, and nothing was begun.
         return Ok(());
     }
+    // Threads that come later inherit it. Without the right to be more urgent than others origin is as urgent as they,
+    // and the roles below it are less.
+    rustix::process::setpriority_process(None, niceness(role)).ok();
     crate::logs::begin(&config.server, &role.to_string())?;
     let data = &config.server.data;
     std::fs::create_dir_all(data.join("run/bus"))
@@ -77,6 +80,17 @@ pub fn run(role: Role, config: Config) -> anyhow::Result<()> {
     // What still runs is nobody's any more: files are safe, and callers were given their time.
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
+}
+
+/// How urgent a role is where several want the processor, as `nice` counts: the stage and the recorder come first, then
+/// those who listen, then those who come. A step is a factor of 1.25 (sched(7)); all children of a supervisor are in its
+/// session, so that their niceness counts among them under autogrouping too.
+const fn niceness(role: Role) -> i32 {
+    match role {
+        Role::Origin => -5,
+        Role::Edge(_) => 5,
+        Role::Control => 8,
+    }
 }
 
 async fn serve(role: Role, config: Config) -> anyhow::Result<()> {

@@ -164,6 +164,25 @@ fn an_event_from_its_creation_to_its_end() -> Result<()> {
 }
 
 #[test]
+fn an_operator_pins_a_level_and_takes_it_back() -> Result<()> {
+    let server = Server::start(BINARY, 1)?;
+    let data = server.data().to_str().context("a path that is text")?.to_owned();
+    let ladder = |arguments: &[&str]| minassa(&[&["ladder", "--data", &data], arguments].concat());
+    let shown = |output: Output| -> Result<String> { Ok(String::from_utf8(output.stdout)?) };
+    assert!(shown(ladder(&[])?)?.starts_with("level 0 of 6: "));
+    ladder(&["--pin", "4", "--cap", "100"])?;
+    acceptance::wait_for("the pin to count", Duration::from_secs(10), || {
+        let text = shown(ladder(&[])?)?;
+        let counts = text.starts_with("level 4 of 6: ") && text.contains("pinned 4; cap 100");
+        Ok(counts.then_some(()))
+    })?;
+    let answer = json(&shown(ladder(&["--pin", "none", "--json"])?)?)?;
+    assert_eq!((&answer["pin"], &answer["cap"]), (&Value::Null, &Value::from(100)));
+    assert_fails(&ladder(&["--pin", "7"])?, 2, &["0 to 6"]);
+    Ok(())
+}
+
+#[test]
 fn what_the_server_refuses_is_told() -> Result<()> {
     let server = Server::start(BINARY, 1)?;
     let data = server.data().to_str().context("a path that is text")?.to_owned();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backend::http::proxy::{NETWORKS_MAX, Network};
 use serde::{Deserialize, Serialize};
 
 /// Section `[origin]`: the stage door, media, programme and recorder.
@@ -26,6 +27,11 @@ pub struct OriginConfig {
     pub sessions_max: usize,
     /// Connections to the stage door at once, 16 to 65536; more wait. Default 1024.
     pub connections_max: usize,
+    /// Networks that connections come from through a proxy, which then has to say who is behind it: by the PROXY protocol
+    /// or by `X-Forwarded-For`; at most 64. From elsewhere that is refused. Default none.
+    pub proxies: Vec<Network>,
+    /// Whether these proxies speak the PROXY protocol, version 2, rather than send `X-Forwarded-For`. Default false.
+    pub proxy_protocol: bool,
     /// Events with a running programme at once, 1 to 32; each takes about a tenth of a core with a few speakers.
     /// Default 4.
     pub programmes_max: usize,
@@ -48,6 +54,8 @@ impl Default for OriginConfig {
             recording_fallbacks: Vec::new(),
             sessions_max: 64,
             connections_max: 1_024,
+            proxies: Vec::new(),
+            proxy_protocol: false,
             programmes_max: 4,
             refill_ms: 300,
             recorder_queue: 512,
@@ -93,6 +101,20 @@ impl OriginConfig {
                 key: "media_public",
                 value: format!("{:?}", self.media_public),
                 allowed: "at most 8 addresses, none unspecified, each with a port",
+            });
+        }
+        if self.proxies.len() > NETWORKS_MAX {
+            return Err(ConfigError {
+                key: "proxies",
+                value: format!("{} networks", self.proxies.len()),
+                allowed: "at most 64 networks",
+            });
+        }
+        if self.proxy_protocol && self.proxies.is_empty() {
+            return Err(ConfigError {
+                key: "proxy_protocol",
+                value: "true".to_owned(),
+                allowed: "false while origin.proxies is empty",
             });
         }
         if self.recording_fallbacks.len() > 8 {

@@ -15,6 +15,8 @@
 //! live and ends by the stage door alone. It decides little itself: the show is `stage`, the sound `programme`, the
 //! bytes `packager`, the files `archive`. It serves no listener.
 //!
+//! It keeps the ledgers (`evidence`): what every process counted, signed, its head in every segment's signature.
+//!
 //! Killed at any moment, it finds its way back from the disk and the edges' windows (`recovery`).
 
 // A shell reads clocks: that is its work (see clippy.toml).
@@ -24,6 +26,7 @@ mod config;
 mod counters;
 mod directory;
 mod events;
+mod evidence;
 mod files;
 mod http;
 mod media;
@@ -41,15 +44,17 @@ use anyhow::Context as _;
 use backend::bus::{Bus, UnixBus};
 use backend::child::Pulses;
 use backend::http::TlsDoor;
+use backend::http::proxy::Proxies;
 use backend::keys::Keys;
 use backend::objects::DirectoryObjects;
 use backend::tls::Tls;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Directory;
 use crate::events::Keeper;
+use crate::evidence::Evidence;
 use crate::files::EventFiles;
 use crate::http::{Door, OperatorToken};
 use crate::media::{MediaParts, MediaThread};
@@ -144,6 +149,12 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
         pulses,
     })
     .context("cannot start the media thread")?;
+    let keys = Keys::open(&data.join("keys"))?;
+    let evidence = {
+        let (bus, directory, orders, data) =
+            (bus.clone(), directory.clone(), media.orders.clone(), data.clone());
+        move || Evidence::new(Arc::new(bus.clone()), directory.clone(), orders.clone(), keys.clone(), &data)
+    };
     let mut door = Door::new(
         directory,
         media.orders.clone(),
@@ -154,6 +165,7 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
         shutdown.clone(),
     );
     door.tls = tls.clone();
+    door.proxies = Proxies::new(&config.proxies, config.proxy_protocol);
     let door = Arc::new(door);
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().keep_fresh(shutdown.clone()));
@@ -170,6 +182,7 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
     door.ready.store(true, Ordering::Relaxed);
     tracing::info!("origin is ready");
     let following = tokio::spawn(keeper.follow());
+    let witnessing = tokio::spawn(witness(evidence));
 
     let watch = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -177,6 +190,7 @@ pub async fn run(config: OriginConfig, place: Place, shutdown: CancellationToken
     };
     door.ready.store(false, Ordering::Relaxed);
     following.abort();
+    witnessing.abort();
     shutdown.cancel();
     let stopped = spawn_blocking(move || {
         media.stop();
@@ -230,4 +244,15 @@ fn candidates(socket: &UdpSocket, config: &OriginConfig) -> std::io::Result<Vec<
         }
     }
     Ok(found)
+}
+/// Keeps ledgers, and begins anew should that ever fail: it costs lines, not the night.
+async fn witness(begin: impl Fn() -> Evidence) {
+    loop {
+        let mut kept = JoinSet::new();
+        kept.spawn(begin().run());
+        if let Some(Err(error)) = kept.join_next().await {
+            tracing::error!(%error, "the keeper of ledgers failed, and begins anew");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }

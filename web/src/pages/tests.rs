@@ -70,7 +70,7 @@ fn both_languages_say_the_same_things() {
         let [ar, en] = words;
         assert!(!ar.trim().is_empty() && !en.trim().is_empty(), "{key} is empty");
         // Plural forms may leave the number out: "two listeners" is one word in Arabic.
-        if !key.starts_with("listeners.") {
+        if !["listeners.", "room.ahead."].iter().any(|plural| key.starts_with(plural)) {
             let values = words.map(|text| between(text, "{", '}').collect::<BTreeSet<_>>());
             assert_eq!(values[0], values[1], "{key} takes different values");
         }
@@ -124,6 +124,9 @@ fn every_key_is_in_use() {
     for page in Page::ALL {
         literals.extend(between(source(page), "{{", '}'));
     }
+    // The page without code is filled by the server.
+    literals.extend(between(include_str!("../../pages/plain.html"), "{{", '}'));
+    literals.extend(between(include_str!("../plain.rs"), "of(\"", '"'));
     // Errors name themselves, some of them in a template of their own (`text.js`).
     prefixes.insert("problem.");
     for key in keys(Language::En) {
@@ -200,7 +203,9 @@ fn nothing_is_inline_and_nothing_foreign_is_loaded() {
         for forbidden in
             ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"]
         {
-            assert!(!source.contains(forbidden), "{name} has {forbidden}");
+            // A place in the room outlives its page.
+            let keeps_place = name == "room.js" && forbidden == "localStorage";
+            assert!(keeps_place || !source.contains(forbidden), "{name} has {forbidden}");
         }
     }
     assert!(!csp().contains("unsafe"));

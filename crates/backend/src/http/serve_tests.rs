@@ -9,13 +9,21 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
-struct Door {
-    address: SocketAddr,
-    shutdown: CancellationToken,
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
+    pub(super) shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
+    counts: Arc<DoorCounts>,
 }
 
-fn open(limits: Limits) -> Door {
+impl Door {
+    /// How often this happened.
+    pub(super) fn count(&self, name: &str) -> u64 {
+        self.counts.series().into_iter().find(|(other, _)| *other == name).unwrap().1
+    }
+}
+
+pub(super) fn open(limits: Limits) -> Door {
     let router = Router::new()
         .route("/", get(|Extension(Peer(peer)): Extension<Peer>| async move { peer.ip().to_string() }))
         .route("/hang", get(std::future::pending::<()>))
@@ -25,11 +33,12 @@ fn open(limits: Limits) -> Door {
     let listener = TcpListener::from_std(listener).unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
+    let counts = limits.counts.clone();
     let serving = tokio::spawn(serve(listener, router, limits, None, shutdown.clone()));
-    Door { address, shutdown, serving }
+    Door { address, shutdown, serving, counts }
 }
 
-fn short() -> Limits {
+pub(super) fn short() -> Limits {
     let short = Duration::from_millis(100);
     Limits {
         header_timeout: short,
@@ -41,7 +50,7 @@ fn short() -> Limits {
 }
 
 /// Sends `request` and reads until the server closes.
-async fn exchange(address: SocketAddr, request: &str) -> String {
+pub(super) async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -72,7 +81,7 @@ async fn http_2_is_spoken_only_where_it_should_be() {
 }
 
 /// A frame (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u32;
     [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -175,6 +184,47 @@ async fn bodies_are_bounded_in_size_and_pause() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     let answer = exchange(door.address, &post(5, "01")).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(door.count("slow_body"), 1);
+}
+
+/// A body that never pauses for long and never ends: beyond the first pause it has to come at 4 KiB a second.
+#[tokio::test]
+async fn a_body_does_not_drip_for_ever() {
+    let door = open(Limits { body_pause: Duration::from_millis(500), ..Limits::default() });
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    stream.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n").await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let drip = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let mut answer = [0; 12];
+    reader.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+    assert_eq!(door.count("slow_body"), 1);
+    drop(reader);
+    drip.await.unwrap();
+}
+
+/// A few bytes of a compressed body could become many.
+#[tokio::test]
+async fn bodies_are_taken_as_they_are() {
+    let door = open(Limits::default());
+    let post = |fields: &str| {
+        let body = "Connection: close\r\nContent-Length: 4\r\n\r\nabcd";
+        format!("POST /echo HTTP/1.1\r\nHost: a\r\n{fields}{body}")
+    };
+    let answer = exchange(door.address, &post("Content-Encoding: gzip\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
+    assert!(answer.contains("\r\naccept-encoding: identity\r\n"), "{answer}");
+    assert!(answer.contains("urn:minassa:problem:encoded"), "{answer}");
+    let chunked = "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    let answer = exchange(door.address, chunked).await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert_eq!(door.count("encoded_body"), 2);
+    let answer = exchange(door.address, &post("Content-Encoding: identity\r\n")).await;
+    assert!(answer.ends_with("abcd"), "{answer}");
 }
 
 #[tokio::test]
@@ -197,6 +247,112 @@ async fn more_connections_than_allowed_wait_their_turn() {
     let _holder = TcpStream::connect(door.address).await.unwrap();
     let answer = exchange(door.address, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+/// A connection from somewhere on this machine: each 127.x.y.0/24 is a prefix of its own.
+async fn connect_from(from: [u8; 4], door: &Door) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    socket.connect(door.address).await.unwrap()
+}
+
+async fn ask_from(from: [u8; 4], door: &Door) -> String {
+    let mut stream = connect_from(from, door).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Who is refused while it still sends learns why: nothing resets the connection before the answer is read.
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused_and_the_answer_arrives() {
+    let door = open(Limits { body_bytes_max: 1_024, ..Limits::default() });
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 16777216\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        stream.write_all(&vec![b'a'; 16 << 20]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    }
+}
+
+/// One prefix holds every place, asking for nothing or for nothing more: who comes from others is served at once, and does
+/// not lose a connection that is in use.
+#[tokio::test]
+async fn the_heaviest_prefix_makes_room() {
+    let door = open(Limits { connections_max: 16, ..Limits::default() });
+    let mut busy = connect_from([127, 2, 0, 1], &door).await;
+    busy.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+    let mut held = Vec::new();
+    for number in 0..15 {
+        let mut stream = connect_from([127, 66, 0, 1 + number], &door).await;
+        if number % 2 == 0 {
+            // It has been answered, and is kept.
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            assert_ne!(stream.read(&mut [0; 1_024]).await.unwrap(), 0);
+        }
+        held.push(stream);
+    }
+    for number in 1..=20 {
+        let answer = ask_from([127, 1, number, 1], &door).await;
+        assert!(answer.ends_with(&format!("127.1.{number}.1")), "{answer}");
+        held.push(connect_from([127, 66, 1, number], &door).await);
+    }
+    assert!(door.count("evicted") >= 1);
+    busy.write_all(b"cd").await.unwrap();
+    let mut answer = [0; 1_024];
+    let count = busy.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 200"));
+}
+
+/// Requests in progress are shared among prefixes: one alone gets half of all, and there is one for who has none.
+#[tokio::test]
+async fn one_prefix_does_not_have_all_requests() {
+    let door = open(Limits { requests_max: 8, ..Limits::default() });
+    let mut hanging = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect_from([127, 66, 0, 1], &door).await;
+        stream.write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        hanging.push(stream);
+    }
+    // Those four may still be on their way; one of them, or this one, is the fifth.
+    let mut answers = Vec::new();
+    while !answers.iter().any(|answer: &String| answer.starts_with("HTTP/1.1 503 ")) {
+        answers.push(ask_from([127, 66, 0, 2], &door).await);
+    }
+    let refused = answers.last().unwrap();
+    assert!(refused.contains("\r\nretry-after: 2\r\n"), "{refused}");
+    assert!(door.count("crowded_request") >= 1);
+    for number in 1..10 {
+        let answer = ask_from([127, 1, number, 1], &door).await;
+        assert!(answer.ends_with(&format!("127.1.{number}.1")), "{answer}");
+    }
+    drop(hanging);
+    // They have their share again once those are gone.
+    while !ask_from([127, 66, 0, 2], &door).await.starts_with("HTTP/1.1 200 ") {}
+}
+
+/// Those in use are not closed for anybody; but the last places are for those who have few.
+#[tokio::test]
+async fn the_last_places_are_not_for_who_has_most() {
+    let door = open(Limits { connections_max: 64, ..Limits::default() });
+    let mut busy = Vec::new();
+    for _ in 0..62 {
+        let mut stream = connect_from([127, 66, 0, 1], &door).await;
+        stream.write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        busy.push(stream);
+    }
+    // Two more of them: one is held, the other not heard. Then somebody from elsewhere.
+    let (one, mut other) =
+        (connect_from([127, 66, 0, 1], &door).await, connect_from([127, 66, 0, 1], &door).await);
+    let answer = ask_from([127, 1, 0, 1], &door).await;
+    assert!(answer.ends_with("127.1.0.1"), "{answer}");
+    assert_eq!(other.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!((door.count("refused"), door.count("evicted")), (1, 0));
+    drop(one);
 }
 
 #[tokio::test]

@@ -1,44 +1,62 @@
 //! TLS before HTTP: the handshake of one connection, with its limits.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Router;
 use axum::middleware::map_response;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
-use rustls::HandshakeKind;
+use rustls::server::Acceptor;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use super::Limits;
+use super::{Limits, Place};
 use crate::problem::Problem;
 use crate::tls::{Door, Handshakes, Tls};
 
 /// A connection, over TLS or not.
 pub type Connection = Either<TcpStream, TlsStream<TcpStream>>;
 
-/// Makes the handshake where one is to be made ([`TlsDoor::accept`]).
+/// Learns from a proxy who is behind it, where it says so first, within [`Limits::header_timeout`]; then makes the handshake
+/// where one is to be made ([`TlsDoor::accept`]).
 pub async fn begin(
-    stream: TcpStream,
+    mut stream: TcpStream,
+    place: &mut Place,
     tls: Option<&TlsDoor>,
     limits: &Limits,
     shutdown: &CancellationToken,
 ) -> Option<Connection> {
+    tokio::select! {
+        () = shutdown.cancelled() => return None,
+        introduced = timeout(limits.header_timeout, place.introduce(&mut stream)) => introduced.ok().flatten()?,
+    }
     match tls {
         None => Some(Either::Left(stream)),
-        Some(tls) => tls.accept(stream, limits, shutdown).await.map(Either::Right),
+        Some(tls) => {
+            let Some(stream) = tls.accept(stream, place, limits, shutdown).await else {
+                place.had_to_go();
+                return None;
+            };
+            // It has come further: the time until it asks begins anew.
+            place.rest();
+            Some(Either::Right(stream))
+        }
     }
 }
 
 /// A door that speaks TLS.
 #[derive(Clone)]
 pub struct TlsDoor {
-    acceptor: TlsAcceptor,
+    config: Arc<ServerConfig>,
     handshakes: Arc<Handshakes>,
     hsts: Option<HeaderValue>,
 }
@@ -51,11 +69,7 @@ const DREGS_FOR: Duration = Duration::from_secs(1);
 impl TlsDoor {
     /// A door of the kind `door`, with what `tls` holds at each handshake.
     pub fn new(tls: &Tls, door: Door) -> Self {
-        Self {
-            acceptor: TlsAcceptor::from(tls.config(door)),
-            handshakes: tls.handshakes(),
-            hsts: tls.hsts().cloned(),
-        }
+        Self { config: tls.config(door), handshakes: tls.handshakes(), hsts: tls.hsts().cloned() }
     }
 
     /// `router`, whose answers tell browsers to use nothing but HTTPS, if they are to be told.
@@ -69,9 +83,14 @@ impl TlsDoor {
 
     /// Makes the handshake, within [`Limits::handshake_timeout`] and not beyond `shutdown`; `None` if there is none.
     /// Who speaks plain HTTP is told so.
+    ///
+    /// Nearly all its processor time goes into one step, once all of the `ClientHello` is there. For that step there is a
+    /// turn to be waited for: so one prefix that floods the door with handshakes keeps neither the handshakes of others
+    /// nor what was begun before from their share.
     pub async fn accept(
         &self,
         mut stream: TcpStream,
+        place: &Place,
         limits: &Limits,
         shutdown: &CancellationToken,
     ) -> Option<TlsStream<TcpStream>> {
@@ -82,14 +101,26 @@ impl TlsDoor {
                 refuse_plain(&mut stream).await;
                 return None;
             }
-            match self.acceptor.accept(stream).await {
-                Ok(stream) => Some(stream),
-                Err(error) => {
+            let shaken = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
+                Ok(hello) => {
+                    let turn = place.handshake().await?;
+                    let mut accept = pin!(hello.into_stream(self.config.clone()));
+                    // What is left after the first look is to wait for the peer, which takes no turn.
+                    let first = poll_fn(|context| Poll::Ready(accept.as_mut().poll(context))).await;
+                    drop(turn);
+                    match first {
+                        Poll::Ready(shaken) => shaken,
+                        Poll::Pending => accept.await,
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            shaken
+                .inspect_err(|error| {
                     self.handshakes.count_failed();
                     tracing::trace!(%error, "handshake");
-                    None
-                }
-            }
+                })
+                .ok()
         };
         let shaken = tokio::select! {
             () = shutdown.cancelled() => return None,

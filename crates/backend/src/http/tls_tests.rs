@@ -47,7 +47,7 @@ fn write(directory: &Path, name: &str) {
 }
 
 impl Https {
-    async fn connect(&self, name: &'static str, protocols: &[&str]) -> io::Result<TlsStream<TcpStream>> {
+    fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.tls.certificate().key.cert[0].clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
@@ -56,8 +56,13 @@ impl Https {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    async fn connect(&self, name: &'static str, protocols: &[&str]) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await
+        let name = ServerName::try_from(name).unwrap();
+        TlsConnector::from(self.client(protocols)).connect(name, stream).await
     }
 
     fn counts(&self) -> HandshakeCounts {
@@ -137,11 +142,38 @@ async fn a_slow_handshake_and_what_is_none_are_cut() {
         assert_eq!(rest(stream).await, b"");
     }
     assert_eq!(https.counts().timed_out, 3);
-    // What cannot be a handshake gets its alert.
+    // What cannot be a handshake gets its alert, before its time is over.
+    let https = open(Door::Http2, Limits::default());
     let mut stream = TcpStream::connect(https.address).await.unwrap();
-    stream.write_all(&[22, 3, 1, 0, 4, 99, 0, 0, 0]).await.unwrap();
+    // rustls has one for what cannot be read, and none for a message that has no business there.
+    stream.write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
     assert_eq!(rest(stream).await[..3], [21, 3, 3]);
     assert_eq!(https.counts().failed, 1);
+}
+
+/// Handshakes are calculated one at a time; whoever does not go on with one takes nobody's turn.
+#[tokio::test]
+async fn a_handshake_left_lying_keeps_nobody_waiting() {
+    let https = open(Door::Http2, Limits::default());
+    let mut left = Vec::new();
+    for _ in 0..20 {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = rustls::ClientConnection::new(https.client(&[]), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        for part in [&hello[..hello.len() / 2], &hello] {
+            let mut stream = TcpStream::connect(https.address).await.unwrap();
+            stream.write_all(part).await.unwrap();
+            left.push(stream);
+        }
+        // The second has its answer, and says no more.
+        let mut first = [0; 1];
+        left.last_mut().unwrap().read_exact(&mut first).await.unwrap();
+        assert_eq!(first, [22]);
+    }
+    let mut stream = https.connect("localhost", &[]).await.unwrap();
+    assert!(get_root(&mut stream).await.ends_with("hello"));
+    assert_eq!(https.counts(), HandshakeCounts { full: 1, ..HandshakeCounts::default() });
 }
 
 #[tokio::test]

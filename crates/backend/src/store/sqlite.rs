@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
+use admission::ticket::TicketId;
 use async_trait::async_trait;
 use model::{
     Bilingual, Digest, Event, EventSlug, GreenRoom, InviteId, Role, Seat, SeatId, ShowState, UnixTime,
@@ -14,10 +15,13 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
 
-use super::{Progress, Store, StoreError};
+use super::{OperatorOrders, Progress, Store, StoreError};
 
 /// Every change of the tables there ever was, in order. One that has been released is never edited.
-const MIGRATIONS: [(&str, &str); 1] = [("events", include_str!("migrations/0001_events.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("events", include_str!("migrations/0001_events.sql")),
+    ("orders", include_str!("migrations/0002_orders.sql")),
+];
 
 /// The store in one SQLite file, write-ahead logged, every commit synced to the disk. Cloning shares it.
 ///
@@ -183,6 +187,44 @@ impl Store for SqliteStore {
         rows.iter().map(|row| Ok((read_slug(row, "event")?, read_progress(row)?))).collect()
     }
 
+    async fn orders(&self) -> Result<OperatorOrders, StoreError> {
+        let row = sqlx::query("SELECT pin, cap FROM orders").fetch_one(&self.pool).await?;
+        let cap: Option<i64> = row.try_get("cap")?;
+        Ok(OperatorOrders { pin: row.try_get("pin")?, cap: cap.map(|cap| unsigned(cap, "cap")).transpose()? })
+    }
+
+    async fn note_orders(&self, orders: OperatorOrders) -> Result<(), StoreError> {
+        sqlx::query("UPDATE orders SET pin = ?, cap = ?")
+            .bind(orders.pin)
+            .bind(orders.cap.map(signed))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn revocations(&self, now: UnixTime) -> Result<Vec<(TicketId, UnixTime)>, StoreError> {
+        sqlx::query("DELETE FROM revocations WHERE expires < ?")
+            .bind(now.as_nanos())
+            .execute(&self.pool)
+            .await?;
+        let rows = sqlx::query("SELECT ticket, expires FROM revocations ORDER BY ticket");
+        let rows = rows.fetch_all(&self.pool).await?;
+        let read = |row: &SqliteRow| {
+            let ticket = TicketId(array(row.try_get("ticket")?, "ticket")?);
+            Ok((ticket, UnixTime::from_nanos(row.try_get("expires")?)))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn note_revocation(&self, ticket: TicketId, expires: UnixTime) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO revocations (ticket, expires) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(&ticket.0[..])
+            .bind(expires.as_nanos())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
@@ -318,6 +360,28 @@ mod tests {
             seats: vec![seat(0, Role::Host), seat(1, Role::CoHost), seat(2, Role::Speaker)],
             created_at: UnixTime::from_millis(1_000),
         }
+    }
+
+    #[tokio::test]
+    async fn orders_are_none_until_they_are_given_and_then_survive() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("minassa.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(store.orders().await.unwrap(), OperatorOrders::default());
+        let orders = OperatorOrders { pin: Some(3), cap: Some(9_000_000_000) };
+        store.note_orders(orders).await.unwrap();
+        drop(store);
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(store.orders().await.unwrap(), orders);
+        let moment = |second: i64| UnixTime::from_millis(second * 1_000);
+        for (n, expires) in [(1, 100), (2, 200), (2, 300)] {
+            store.note_revocation(TicketId([n; 8]), moment(expires)).await.unwrap();
+        }
+        let known = [(TicketId([1; 8]), moment(100)), (TicketId([2; 8]), moment(200))];
+        assert_eq!(store.revocations(moment(100)).await.unwrap(), known);
+        assert_eq!(store.revocations(moment(101)).await.unwrap(), known[1..]);
+        store.note_orders(OperatorOrders::default()).await.unwrap();
+        assert_eq!(store.orders().await.unwrap(), OperatorOrders::default());
     }
 
     #[tokio::test]

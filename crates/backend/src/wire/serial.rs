@@ -23,6 +23,30 @@ pub(super) mod text {
     }
 }
 
+/// As [`text`], for what may be missing.
+pub(super) mod maybe_text {
+    use super::*;
+
+    pub(in crate::wire) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.serialize_some(&value.to_string()),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(in crate::wire) fn deserialize<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Moments, as nanoseconds since 1970.
 pub(super) mod nanos {
     use super::*;

@@ -3,8 +3,8 @@
 use model::{Anchor, BootId, BootTime, EventSlug, PartNumber, Rendition, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use super::StateRecord;
 use super::serial::{hex, maybe_nanos, maybe_part, nanos, text};
+use super::{LoadRecord, MeasuresRecord, StateRecord};
 
 /// State of every show at origin: topic `status`, once a second and at each change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,8 +132,12 @@ pub struct Heartbeat {
     pub index: u32,
     /// Its process.
     pub pid: u32,
-    /// Ladder level, 0 to 6.
+    /// Ladder level in force at this edge, 0 to 6.
     pub level: u8,
+    /// What is in force at this edge.
+    pub measures: MeasuresRecord,
+    /// What it uses of what it has.
+    pub load: LoadRecord,
     /// Events with at least one listener, or a window.
     pub events: Vec<EdgeEvent>,
     /// Bytes sent to listeners.
@@ -221,6 +225,10 @@ pub struct ListenerCount {
 pub struct Audience {
     /// Ladder level of the installation, 0 to 6.
     pub level: u8,
+    /// Whether an operator has pinned it: edges then decide nothing themselves.
+    pub pinned: bool,
+    /// What is in force.
+    pub measures: MeasuresRecord,
     /// Events with listeners.
     pub totals: Vec<AudienceTotal>,
 }

@@ -212,7 +212,8 @@ fn contest(lab: &Lab, tls: bool, tier: u64) -> Result<Vec<Row>> {
         .filter(|contender| match contender {
             Contender::Edge => !tls || lab.edge_tls,
             Contender::Independent => lab.tools.is_some(),
-            Contender::Floor | Contender::Sliced => true,
+            Contender::Floor => !lab.judged || lab.tools.is_none(),
+            Contender::Sliced => !lab.judged,
         })
         .map(|contender| {
             let setting =

@@ -13,6 +13,8 @@ use rehearse::crowd::CrowdReport;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::shield::Shield;
+
 /// Longest time a server takes to listen.
 const START: Duration = Duration::from_secs(30);
 /// Longest time it takes to end when asked.
@@ -33,6 +35,8 @@ pub(crate) struct Lab {
     pub(crate) repeats: usize,
     /// Tiers whose cost is measured.
     pub(crate) tiers: Vec<u64>,
+    /// Nobody is measured but the edge and its judge.
+    pub(crate) judged: bool,
     /// Less of everything: to see whether it works, not what it costs.
     pub(crate) quick: bool,
     /// Whether this edge speaks TLS.
@@ -41,6 +45,8 @@ pub(crate) struct Lab {
     pub(crate) tools: Option<Tools>,
     /// Whether Icecast and nginx are there and wanted.
     pub(crate) peers: bool,
+    /// Others, kept off the servers' core.
+    pub(crate) shield: Option<Shield>,
     work: TempDir,
 }
 
@@ -63,10 +69,12 @@ impl Lab {
             listeners: 10_000,
             repeats: 5,
             tiers: vec![1, 2, 4, 8],
+            judged: false,
             quick: false,
             edge_tls: false,
             tools: None,
             peers: false,
+            shield: None,
             work,
         };
         lab.edge_tls = lab.knows_tls()?;

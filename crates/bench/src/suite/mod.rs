@@ -12,7 +12,8 @@ mod profile;
 mod scenarios;
 mod selfcheck;
 mod servers;
-mod sheet;
+pub(crate) mod sheet;
+mod shield;
 mod storm;
 mod upheaval;
 
@@ -65,6 +66,9 @@ pub struct LabFlags {
     /// Core of crowds.
     #[arg(long, value_name = "CORE", default_value_t = 1)]
     pub load_core: usize,
+    /// Moves whatever else runs on this machine, and may be moved, off the servers' core until the end.
+    #[arg(long)]
+    pub shield: bool,
     /// Less of everything: to see whether it works, not what it costs.
     #[arg(long)]
     pub quick: bool,
@@ -94,6 +98,9 @@ pub struct EdgeFlags {
     /// Measure Icecast and nginx too. They must be installed; `cargo xtask bench-edge --peers` sees to it.
     #[arg(long)]
     pub peers: bool,
+    /// Only the edge and the floor that judges it, to halve the time of `cost`.
+    #[arg(long)]
+    pub judged: bool,
     /// Where the page is written.
     #[arg(long, value_name = "FILE", default_value = "target/bench/edge.md")]
     pub out: PathBuf,
@@ -127,8 +134,10 @@ fn open_lab(flags: &LabFlags) -> Result<Lab> {
     if flags.server_core == flags.load_core {
         bail!("servers and crowds must have cores of their own");
     }
+    let shield = flags.shield.then(|| shield::Shield::raise(flags.server_core));
     tie(flags.load_core)?;
     let mut lab = Lab::new(minassa, [flags.server_core, flags.load_core])?;
+    lab.shield = shield;
     lab.quick = flags.quick;
     lab.listeners = if flags.quick { flags.listeners.min(400) } else { flags.listeners };
     lab.repeats = if flags.quick { 1 } else { 5 };
@@ -164,8 +173,12 @@ pub fn edge(flags: &EdgeFlags) -> Result<()> {
         bail!("there is no tier {tier}; there are 1, 2, 4 and 8");
     }
     lab.tiers.clone_from(&flags.tiers);
+    lab.judged = flags.judged;
     lab.tools = flags.tools.as_deref().map(build_tools).transpose()?;
     let mut sheet = Sheet::new("The edge, measured");
+    if let Some(shield) = &lab.shield {
+        sheet.say(&format!("{} tasks of others were moved off the servers' core.\n", shield.moved()));
+    }
     if lab.quick {
         sheet.say("A quick run: it shows that everything works, and nothing else.\n");
     }

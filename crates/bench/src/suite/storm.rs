@@ -20,6 +20,8 @@ const LATENESS_MS: f64 = 150.0;
 const RESUMED_MIN: f64 = 0.98;
 /// The least that the edge bears of what the floor bears.
 const RATE_OF_FLOOR: f64 = 0.7;
+/// How often a storm is raised until it says something.
+const ATTEMPTS: usize = 3;
 
 /// What is asked in a storm.
 #[derive(Clone, Copy, Debug)]
@@ -276,6 +278,21 @@ impl std::fmt::Display for Rate {
     }
 }
 
+/// Whether a storm is borne; one that says nothing is tried again, as often as may be.
+fn looked_at(lab: &Lab, who: &Who, tempest: Tempest) -> Result<Option<bool>> {
+    let rate = tempest.joins as f64 / tempest.over_s;
+    for _ in 0..ATTEMPTS {
+        let (report, _) = storm_once(lab, who, tempest)?;
+        let verdict = borne(&report, tempest.resume);
+        let kind = kind(tempest.tls, tempest.resume);
+        say(&format!("{who:?}, {kind}, {rate:.0} a second: borne {verdict:?}; {}", pace(&report)));
+        if verdict.is_some() {
+            return Ok(verdict);
+        }
+    }
+    Ok(None)
+}
+
 fn highest_rate(lab: &Lab, who: &Who, tls: bool, resume: bool) -> Result<Rate> {
     let room = if lab.quick { 500 } else { EDGE_MAX - STORM.0 };
     let (mut low, mut high) = (0.0, if tls { 8_000.0 } else { 16_000.0 });
@@ -285,14 +302,7 @@ fn highest_rate(lab: &Lab, who: &Who, tls: bool, resume: bool) -> Result<Rate> {
         let rate = f64::midpoint(low, high);
         let over_s = (room as f64 / rate).min(4.0);
         let tempest = Tempest { tls, resume, joins: (rate * over_s) as usize, over_s };
-        let (report, _) = storm_once(lab, who, tempest)?;
-        let verdict = borne(&report, resume);
-        say(&format!(
-            "{who:?}, {}, {rate:.0} a second: borne {verdict:?}; {}",
-            kind(tls, resume),
-            pace(&report)
-        ));
-        match verdict {
+        match looked_at(lab, who, tempest)? {
             Some(true) => low = rate,
             verdict => {
                 high = rate;

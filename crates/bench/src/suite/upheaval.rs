@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use backend::bus::{Bus as _, UnixBus};
-use backend::wire::{self, Audience};
+use backend::wire::{self, Audience, MeasuresRecord};
+use model::Rendition;
 use rehearse::crowd::{CrowdReport, Group, Timeline, Trust, clock_us, fetch};
 use rustix::process::Signal;
 
@@ -344,7 +345,10 @@ impl Control {
     /// Announces a level. When, on the machine's clock, µs.
     fn announce(&self, sequence: u64, level: u8) -> u64 {
         let moment_us = clock_us();
-        self.bus.publish("audience", sequence, wire::encode(&Audience { level, totals: Vec::new() }));
+        let cap = (level >= SMALL).then_some(Rendition::Opus24);
+        let measures = MeasuresRecord { everyones_cap: cap, ..MeasuresRecord::default() };
+        let audience = Audience { level, pinned: true, measures, totals: Vec::new() };
+        self.bus.publish("audience", sequence, wire::encode(&audience));
         moment_us
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{events, invites, slate, status, ticket};
+use super::{events, evidence, invites, ladder, queue, slate, status, ticket};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,12 +27,23 @@ use super::{events, invites, slate, status, ticket};
         invites::create,
         invites::revoke,
         ticket::issue,
+        ticket::revoke,
+        queue::show,
+        queue::commitment,
+        queue::draw,
         status::show,
+        evidence::verdict,
+        evidence::ledger,
+        evidence::report,
+        ladder::show,
+        ladder::change,
     ),
     tags(
         (name = "events", description = "Events and their slates."),
         (name = "invitations", description = "Who may speak."),
-        (name = "listening", description = "What listeners need.")
+        (name = "listening", description = "What listeners need."),
+        (name = "evidence", description = "What the load was, and what that is said from."),
+        (name = "ladder", description = "How far the show has stepped down.")
     )
 )]
 struct Api;

@@ -104,7 +104,7 @@ impl StatusView {
             }
             ShowState::Ended => (StateName::Ended, None),
         };
-        let [ar, en] = ladder::sentence(standing.level);
+        let [ar, en] = ladder::sentence(standing.level, &standing.measures);
         Self {
             event: event.slug.to_string(),
             state,
@@ -115,7 +115,7 @@ impl StatusView {
             hold,
             late: standing.late || is_late(event, standing, now),
             listeners: standing.listeners,
-            level: standing.level,
+            level: standing.level.number(),
             sentence: BilingualView { ar: ar.to_owned(), en: en.to_owned() },
             now: now.to_string(),
         }

@@ -1,14 +1,17 @@
 //! Requests that come early are held until the window has what they ask for: blocking reloads, hinted parts, and
-//! playlists before their first segment.
+//! playlists before their first segment. When as many wait as may, one of the address prefix with most of them makes room
+//! for others (see [`admission::doorstep`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use admission::doorstep::{Places, Prefix, Room};
 use axum::response::{IntoResponse as _, Response};
 use backend::problem::Problem;
 use fanout::{Readiness, Window};
 use formats::hls::TARGET_DURATION_S;
-use tokio::sync::Semaphore;
+use slab::Slab;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +26,34 @@ pub(super) const LONGEST: Duration =
 /// Places for requests that wait, and how many found none.
 #[derive(Debug)]
 pub(crate) struct Holds {
-    places: Semaphore,
-    max: usize,
+    start: Instant,
+    waiting: Mutex<Waiting>,
     refused: AtomicU64,
     /// Cancelled when the doors close: nobody waits then.
     closing: CancellationToken,
+}
+
+/// Those who wait.
+#[derive(Debug)]
+struct Waiting {
+    places: Places,
+    /// What ends the wait of each.
+    ends: Slab<CancellationToken>,
+}
+
+/// One of those who wait; dropping it makes room.
+struct Place<'h> {
+    holds: &'h Holds,
+    key: u32,
+    end: CancellationToken,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.holds.lock();
+        waiting.places.leave(self.key);
+        waiting.ends.try_remove(self.key as usize);
+    }
 }
 
 const _: () = assert!(LONGEST.as_millis() < 3 * TARGET_DURATION_S as u128 * 1_000);
@@ -49,23 +75,57 @@ pub(super) enum Held {
 
 impl Holds {
     pub(crate) fn new(max: usize, closing: CancellationToken) -> Self {
-        Self { places: Semaphore::new(max), max, refused: AtomicU64::new(0), closing }
+        // However long one has waited, it makes room only for who weighs less.
+        let places = Places::new(max, 0, Duration::MAX);
+        let waiting = Mutex::new(Waiting { places, ends: Slab::new() });
+        Self { start: Instant::now(), waiting, refused: AtomicU64::new(0), closing }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that can panic happens under the lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for somebody from there, if there is one or somebody makes room.
+    fn place(&self, from: Prefix) -> Option<Place<'_>> {
+        let now = self.start.elapsed();
+        let mut waiting = self.lock();
+        match waiting.places.room(from, 1, now) {
+            Room::Free => {}
+            Room::Instead(other) => {
+                count(&self.refused);
+                waiting.places.leave(other);
+                if let Some(end) = waiting.ends.get(other as usize) {
+                    end.cancel();
+                }
+            }
+            Room::Soon | Room::Refused | Room::Full => {
+                count(&self.refused);
+                return None;
+            }
+        }
+        let end = CancellationToken::new();
+        let key = waiting.ends.insert(end.clone()) as u32;
+        waiting.places.enter(key, from, 1, now);
+        drop(waiting);
+        Some(Place { holds: self, key, end })
     }
 
     /// Requests that wait now.
     pub(crate) fn taken(&self) -> usize {
-        self.max.saturating_sub(self.places.available_permits())
+        self.lock().places.taken()
     }
 
-    /// Requests that would have had to wait and could not.
+    /// Requests that would have had to wait and could not, or not for as long as that.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
     /// Waits until `readiness` is not [`Readiness::Wait`] any more, at most for `limit`; not at all if as many requests
-    /// wait already as may.
+    /// wait already as may, unless more of them come from one place than would from there.
     pub(super) async fn hold(
         &self,
+        from: Prefix,
         live: &Live,
         limit: Duration,
         readiness: impl Fn(&Window) -> Readiness,
@@ -78,10 +138,7 @@ impl Holds {
         if let Some(held) = look() {
             return held;
         }
-        let Ok(_place) = self.places.try_acquire() else {
-            count(&self.refused);
-            return Held::Full;
-        };
+        let Some(place) = self.place(from) else { return Held::Full };
         let mut progress = live.progress();
         let waited = async {
             loop {
@@ -95,7 +152,10 @@ impl Holds {
             }
         };
         tokio::select! {
+            // What came in the same moment is served.
+            biased;
             waited = timeout(limit, waited) => waited.unwrap_or(Held::Late),
+            () = place.end.cancelled() => Held::Full,
             () = self.closing.cancelled() => Held::Closing,
         }
     }
@@ -150,13 +210,49 @@ mod tests {
         move |window| window.playlist_readiness(Some(Reload::new(segment, Some(part))))
     }
 
+    fn here() -> Prefix {
+        Prefix::of([127, 0, 0, 1].into())
+    }
+
+    /// As many wait as may, all from one place: who comes from another has the place of one of them.
+    #[tokio::test]
+    async fn one_place_does_not_keep_others_from_waiting() {
+        let (live, holds) = (live(20), Holds::new(3, CancellationToken::new()));
+        let wait = |from: [u8; 4]| holds.hold(Prefix::of(from.into()), &live, NEVER * 2, reload(2, 4));
+        let other = async {
+            while holds.taken() != 3 {
+                yield_now().await;
+            }
+            assert_eq!(wait([192, 0, 2, 4]).await, Held::Full, "there are enough of them");
+            let part = async {
+                // One of the three is gone, and the other is here.
+                while holds.refused() != 2 {
+                    yield_now().await;
+                }
+                // It notices, before the part is there.
+                for _ in 0..4 {
+                    yield_now().await;
+                }
+                live.accept(part(20), &Facts::default());
+            };
+            tokio::join!(wait([198, 51, 100, 1]), part).0
+        };
+        let all =
+            async { tokio::join!(wait([192, 0, 2, 1]), wait([192, 0, 2, 2]), wait([192, 0, 2, 3]), other) };
+        let (one, two, three, other) = timeout(NEVER, all).await.unwrap();
+        let heaviest = [one, two, three];
+        assert_eq!(heaviest.iter().filter(|held| **held == Held::Full).count(), 1, "{heaviest:?}");
+        assert_eq!(heaviest.iter().filter(|held| **held == Held::Ready).count(), 2, "{heaviest:?}");
+        assert_eq!((other, holds.taken()), (Held::Ready, 0));
+    }
+
     #[tokio::test]
     async fn what_does_not_come_is_not_waited_for_forever() {
         let (live, holds) = (live(20), Holds::new(1, CancellationToken::new()));
         let limit = Duration::from_millis(20);
-        assert_eq!(holds.hold(&live, limit, reload(2, 4)).await, Held::Late);
+        assert_eq!(holds.hold(here(), &live, limit, reload(2, 4)).await, Held::Late);
         let hinted = |window: &Window| window.part_readiness(PartNumber::new(20));
-        assert_eq!(holds.hold(&live, limit, hinted).await, Held::Late);
+        assert_eq!(holds.hold(here(), &live, limit, hinted).await, Held::Late);
         assert_eq!((holds.taken(), holds.refused()), (0, 0));
     }
 
@@ -180,7 +276,7 @@ mod tests {
             assert_eq!(holds.taken(), 1);
             live.accept(part(24), &Facts::default());
         };
-        let wait = |segment, part| holds.hold(&live, NEVER * 2, reload(segment, part));
+        let wait = |segment, part| holds.hold(here(), &live, NEVER * 2, reload(segment, part));
         // One asks for the fifth part of the segment in progress, one for what follows its eighth, one for too much.
         let all = async { tokio::join!(wait(2, 4), wait(2, 8), wait(5, 0), parts) };
         let (first, second, gone, ()) = timeout(NEVER, all).await.unwrap();
@@ -191,14 +287,14 @@ mod tests {
     async fn only_so_many_wait_and_nobody_when_the_doors_close() {
         let closing = CancellationToken::new();
         let (live, holds) = (live(20), Holds::new(1, closing.clone()));
-        let first = holds.hold(&live, NEVER * 2, reload(2, 4));
+        let first = holds.hold(here(), &live, NEVER * 2, reload(2, 4));
         let rest = async {
             while holds.taken() != 1 {
                 yield_now().await;
             }
-            assert_eq!(holds.hold(&live, LONGEST, reload(2, 4)).await, Held::Full);
+            assert_eq!(holds.hold(here(), &live, LONGEST, reload(2, 4)).await, Held::Full);
             assert_eq!(
-                holds.hold(&live, LONGEST, reload(2, 3)).await,
+                holds.hold(here(), &live, LONGEST, reload(2, 3)).await,
                 Held::Ready,
                 "who need not wait is served"
             );

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use admission::doorstep::Prefix;
 use archive::ArchiveError;
 use axum::response::{IntoResponse as _, Response};
 use backend::clock;
@@ -27,6 +28,10 @@ use crate::shared::Shared;
 /// first is there after one target duration, and a second is for the way.
 const FIRST_SEGMENT: Duration = Duration::from_secs(TARGET_DURATION_S as u64 + 1);
 
+/// For how long after the end the live playlist has the last segments and the end: three target durations, within which
+/// every player has reloaded it.
+const LAST_RELOAD: Duration = Duration::from_secs(3 * TARGET_DURATION_S as u64);
+
 /// Answers a request for something below `/live/{event}/`.
 pub(super) async fn answer(
     shared: &Shared,
@@ -34,6 +39,7 @@ pub(super) async fn answer(
     channel: Option<&Channel>,
     item: LiveItem<'_>,
     coding: Coding,
+    from: Prefix,
 ) -> Result<Response, Response> {
     match item {
         LiveItem::Index => {
@@ -48,17 +54,10 @@ pub(super) async fn answer(
             let of = |rendition: Rendition| Variant::of(rendition, format!("{rendition}.m3u8{query}"));
             Ok(file(PLAYLIST, SECONDS, index(of).render()))
         }
-        LiveItem::Init { name } => {
-            let init = mp4::opus_init();
-            if mp4::init_name(&init) == name {
-                Ok(file("audio/mp4", FOR_EVER, init))
-            } else {
-                Err(cached(Problem::not_found().detail("no event has this init"), MINUTES))
-            }
-        }
-        LiveItem::Playlist(item) => media_playlist(shared, event, channel, item, coding).await,
+        LiveItem::Init { name } => Ok(file("audio/mp4", FOR_EVER, init(name)?)),
+        LiveItem::Playlist(item) => media_playlist(shared, event, channel, item, coding, from).await,
         LiveItem::Part { rendition, number, tagged } => {
-            come(shared, channel, number).await?;
+            come(shared, channel, number, from).await?;
             if let Some(bytes) = held_part(channel, rendition, number, tagged) {
                 return Ok(file(media_type(rendition), FOR_EVER, bytes));
             }
@@ -69,7 +68,7 @@ pub(super) async fn answer(
         }
         LiveItem::Segment { rendition, number } => {
             let last = number.first_part().plus(PARTS_PER_SEGMENT - 1);
-            come(shared, channel, last).await?;
+            come(shared, channel, last, from).await?;
             if let Some(bytes) = held_segment(channel, rendition, number) {
                 return Ok(file(media_type(rendition), FOR_EVER, bytes));
             }
@@ -81,7 +80,18 @@ pub(super) async fn answer(
     }
 }
 
-const fn media_type(rendition: Rendition) -> &'static str {
+/// The `init` of all events, if that is its name.
+#[expect(clippy::result_large_err, reason = "a refusal is an answer like any other, made once a request")]
+pub(super) fn init(name: &str) -> Result<Bytes, Response> {
+    let init = mp4::opus_init();
+    if mp4::init_name(&init) == name {
+        Ok(init)
+    } else {
+        Err(cached(Problem::not_found().detail("no event has this init"), MINUTES))
+    }
+}
+
+pub(super) const fn media_type(rendition: Rendition) -> &'static str {
     if rendition.is_cmaf() { "audio/mp4" } else { "audio/mpeg" }
 }
 
@@ -101,13 +111,14 @@ async fn media_playlist(
     channel: Option<&Channel>,
     item: PlaylistItem,
     coding: Coding,
+    from: Prefix,
 ) -> Result<Response, Response> {
     let PlaylistItem { rendition, whole, reload } = item;
     let live = channel.and_then(Channel::live);
     if let (Some(channel), Some(live)) = (channel, &live)
         && (live.window().newest().is_some() || doors_are_open(&channel.facts()))
     {
-        wait_for_playlist(shared, live, reload).await?;
+        wait_for_playlist(shared, live, reload, from).await?;
     }
     let facts = channel.map(Channel::facts).unwrap_or_default();
     let mut held = None;
@@ -118,7 +129,7 @@ async fn media_playlist(
         held =
             live.playlists.get(&live.window(), rendition, doors, coding, &shared.counters.playlists_rendered);
         if let (Some((text, ended)), Some(channel)) = (&held, channel)
-            && (!ended || (live.ended_just_now() && !whole))
+            && (!ended || (live.ended_within(LAST_RELOAD) && !whole))
         {
             if reload.is_none_or(Reload::ends_segment) {
                 channel.count_reload(rendition);
@@ -149,9 +160,14 @@ async fn media_playlist(
 
 /// Waits until the window can answer, has ended, or the time is over. Who only waits for a first segment is told how
 /// the event stands if that does not come.
-async fn wait_for_playlist(shared: &Shared, live: &Live, reload: Option<Reload>) -> Result<(), Response> {
+async fn wait_for_playlist(
+    shared: &Shared,
+    live: &Live,
+    reload: Option<Reload>,
+    from: Prefix,
+) -> Result<(), Response> {
     let limit = if reload.is_some() { hold::LONGEST } else { FIRST_SEGMENT };
-    let held = shared.holds.hold(live, limit, |window| window.playlist_readiness(reload)).await;
+    let held = shared.holds.hold(from, live, limit, |window| window.playlist_readiness(reload)).await;
     match (held, reload) {
         (Held::Ready, _) | (_, None) => Ok(()),
         (Held::TooFar, Some(reload)) => {
@@ -175,7 +191,7 @@ fn doors_are_open(facts: &Facts) -> bool {
 }
 
 /// When part 0 begins: from origin, or from the recording while origin is silent.
-async fn anchored_doors(shared: &Shared, event: &EventSlug, facts: &Facts) -> Option<UnixTime> {
+pub(super) async fn anchored_doors(shared: &Shared, event: &EventSlug, facts: &Facts) -> Option<UnixTime> {
     if let Some(doors) = facts.anchored_doors() {
         return Some(doors);
     }
@@ -186,9 +202,14 @@ async fn anchored_doors(shared: &Shared, event: &EventSlug, facts: &Facts) -> Op
 
 /// Waits for a part that is about to come: the playlist hints at it, or this edge gets it some milliseconds after
 /// another whose playlist lists it.
-async fn come(shared: &Shared, channel: Option<&Channel>, number: PartNumber) -> Result<(), Response> {
+pub(super) async fn come(
+    shared: &Shared,
+    channel: Option<&Channel>,
+    number: PartNumber,
+    from: Prefix,
+) -> Result<(), Response> {
     let Some(live) = channel.and_then(Channel::live) else { return Ok(()) };
-    match shared.holds.hold(&live, hold::LONGEST, |window| window.part_readiness(number)).await {
+    match shared.holds.hold(from, &live, hold::LONGEST, |window| window.part_readiness(number)).await {
         // What is too far for the window may be on the disk; otherwise it is said there what it is.
         Held::Ready | Held::TooFar => Ok(()),
         held @ (Held::Late | Held::Full | Held::Closing) => Err(held.refusal()),
@@ -218,7 +239,7 @@ fn held_segment(channel: Option<&Channel>, rendition: Rendition, number: Segment
 }
 
 /// What to say of a part that is neither in the window nor recorded.
-async fn absent(
+pub(super) async fn absent(
     shared: &Shared,
     event: &EventSlug,
     channel: Option<&Channel>,

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use fanout::Window;
@@ -12,10 +12,22 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, header};
 use model::{Rendition, UnixTime};
 
+use super::delayed::{Joined, Tagged};
+
 /// The live playlists of one window as they were last rendered, a rendition each.
 #[derive(Debug, Default)]
 pub(crate) struct Playlists {
     rendered: [Mutex<Rendered>; 3],
+    delayed: [Mutex<Delayed>; 3],
+    joined: Mutex<Joined>,
+}
+
+/// As [`Rendered`], of the delayed feed: never compressed, since a few lines need it not, and an answer that depends on
+/// what the request accepts is kept many times over by caches.
+#[derive(Debug, Default)]
+struct Delayed {
+    of: Option<(u64, UnixTime)>,
+    text: Option<Tagged>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +90,7 @@ impl Playlists {
         made: &AtomicU64,
     ) -> Option<(Bytes, bool)> {
         // Whoever comes while it is rendered waits some microseconds, and does not render it again.
-        let mut rendered = self.rendered[rendition.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rendered = lock(&self.rendered[rendition.index()]);
         let of = Some((window.version(), doors));
         if rendered.of != of {
             let text = window.media_playlist(rendition, doors).map(|playlist| Bytes::from(playlist.render()));
@@ -92,6 +104,34 @@ impl Playlists {
         };
         Some((bytes, window.has_ended()))
     }
+
+    /// As [`Self::get`], the playlist of the delayed feed.
+    pub(crate) fn delayed(
+        &self,
+        window: &Window,
+        rendition: Rendition,
+        doors: UnixTime,
+        made: &AtomicU64,
+    ) -> Option<(Tagged, bool)> {
+        let mut rendered = lock(&self.delayed[rendition.index()]);
+        let of = Some((window.version(), doors));
+        if rendered.of != of {
+            let playlist = window.delayed_playlist(rendition, doors);
+            let text = playlist.map(|playlist| Tagged::of(playlist.render().into()));
+            *rendered = Delayed { of, text };
+            made.fetch_add(1, Ordering::Relaxed);
+        }
+        Some((rendered.text.clone()?, window.has_ended()))
+    }
+
+    /// A segment of the delayed feed, if the window has it.
+    pub(crate) fn joined(&self, window: &Window, rendition: Rendition, number: u64) -> Option<Tagged> {
+        lock(&self.joined).get(window, rendition, number)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

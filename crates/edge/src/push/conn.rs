@@ -3,20 +3,23 @@
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
+use admission::ticket::TicketId;
+use backend::http::proxy::{self, HeaderProgress, Introduced};
 use fanout::{Cursor, Output, Skips, Slot, Step, Window};
 use formats::mp3::icy::{Interleaver, TitleBlock};
 use http::request;
 use mio::net::TcpStream;
-use model::Rendition;
 use rustls::ServerConfig;
 
+use super::hall::Asked;
 use super::head::BodyWriter;
 use super::measure::Counts;
+use super::survey::Taken;
 use crate::seal::{self, Handshake, Opened, Session, TlsError};
 
 /// Bytes made for a listener at once. What a socket does not take of them is kept, so this bounds what a slow listener
-/// costs beside the kernel's buffer.
-const FLUSH_BYTES: usize = 16 * 1024;
+/// costs beside the kernel's buffer. A flush of the slowest tier is one write: 8 parts of `opus-48` and a notice.
+const FLUSH_BYTES: usize = 24 * 1024;
 /// Bytes one listener gets in one turn before others have theirs.
 const VISIT_BYTES: usize = 4 * FLUSH_BYTES;
 /// Bytes read at once.
@@ -36,6 +39,10 @@ pub(crate) struct Conn {
     pub(crate) since: u32,
     /// Whether it has a place among those who are to be served next.
     pub(crate) queued: bool,
+    /// The lane in which it waits for that.
+    pub(crate) lane: u8,
+    /// Whether it comes from a proxy, and its request is still to say who is behind that.
+    pub(crate) is_anonymous: bool,
     /// Bytes that came over the wire, without the handshake.
     received: u32,
     /// What the socket has not taken yet.
@@ -48,6 +55,8 @@ pub(crate) struct Conn {
 /// What a connection is doing.
 #[derive(Debug)]
 pub(crate) enum State {
+    /// It comes from a proxy, which says who is behind it.
+    Introducing(Vec<u8>),
     /// It agrees on keys.
     Shaking(Box<Shaking>),
     /// Its request is coming in.
@@ -104,6 +113,17 @@ pub(crate) enum Shaken {
     Failed,
 }
 
+/// How far a proxy is with saying who is behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// It has to say more.
+    Waits,
+    /// It has said this.
+    As(Introduced),
+    /// It does not say so, or is gone.
+    Failed,
+}
+
 /// Room that connections share while something is done for them.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -136,7 +156,10 @@ pub(crate) struct Listener {
     /// The hall it is in.
     pub(crate) hall: u16,
     /// What it asked for, whatever it has been moved to.
-    pub(crate) wanted: Rendition,
+    pub(crate) asked: Asked,
+    /// The ticket it came in on.
+    pub(crate) ticket: Option<TicketId>,
+    pub(crate) taken: Taken,
     pub(crate) chunked: bool,
     /// Whether the last of its response has been made.
     pub(crate) is_complete: bool,
@@ -206,14 +229,60 @@ impl Conn {
         since: u32,
         tls: Option<Arc<ServerConfig>>,
     ) -> Result<Self, TlsError> {
-        let state = match tls {
+        let mut conn = Self::introducing(stream, generation, since);
+        conn.begin(tls, since)?;
+        Ok(conn)
+    }
+
+    /// A new one of a proxy, which first says who is behind it; then [`Self::begin`].
+    pub(crate) fn introducing(stream: TcpStream, generation: u32, since: u32) -> Self {
+        Self {
+            stream,
+            generation,
+            since,
+            queued: false,
+            lane: 0,
+            is_anonymous: false,
+            received: 0,
+            unsent: None,
+            tls: None,
+            state: State::Introducing(Vec::new()),
+        }
+    }
+
+    /// From now on its handshake is made, with `tls`, or its request read.
+    ///
+    /// # Errors
+    /// If no handshake can be begun with this configuration.
+    pub(crate) fn begin(&mut self, tls: Option<Arc<ServerConfig>>, now: u32) -> Result<(), TlsError> {
+        self.state = match tls {
             None => State::Reading(Vec::new()),
             Some(config) => {
                 let handshake = Handshake::new(config)?;
                 State::Shaking(Box::new(Shaking { handshake, incoming: Vec::new() }))
             }
         };
-        Ok(Self { stream, generation, since, queued: false, received: 0, unsent: None, tls: None, state })
+        self.since = now;
+        Ok(())
+    }
+
+    /// Reads what a proxy says of who is behind it, as far as that is there, and nothing of what follows.
+    pub(crate) fn introduce(&mut self, room: &mut Room) -> Named {
+        loop {
+            let State::Introducing(bytes) = &mut self.state else { return Named::Failed };
+            let missing = match proxy::header(bytes) {
+                Ok(HeaderProgress::Whole { introduced, .. }) => return Named::As(introduced),
+                Ok(HeaderProgress::Needs(length)) => (length - bytes.len()).min(READ_BYTES),
+                Err(_) => return Named::Failed,
+            };
+            let (incoming, count) = read(&mut self.stream, &mut room.raw[..missing]);
+            bytes.extend_from_slice(&room.raw[..count]);
+            match incoming {
+                Incoming::Some => {}
+                Incoming::Nothing => return Named::Waits,
+                Incoming::End => return Named::Failed,
+            }
+        }
     }
 
     /// Whether its socket is full.
@@ -360,6 +429,9 @@ impl Conn {
     fn took(&mut self, count: usize, now: u32) {
         if count > 0 && matches!(self.state, State::Listening(_) | State::Leaving) {
             self.since = now;
+            if let State::Listening(listener) = &mut self.state {
+                listener.taken.bytes += count as u64;
+            }
         }
     }
 
@@ -442,12 +514,23 @@ impl Listener {
         cursor: Cursor,
         slot: Slot,
         hall: u16,
-        wanted: Rendition,
+        asked: Asked,
+        ticket: Option<TicketId>,
         chunked: bool,
         metadata: Option<(Interleaver, TitleBlock)>,
     ) -> Self {
         let metadata = metadata.map(|(interleaver, title)| Box::new(Metadata { interleaver, title }));
-        Self { cursor, slot, hall, wanted, chunked, is_complete: false, metadata }
+        Self {
+            cursor,
+            slot,
+            hall,
+            asked,
+            ticket,
+            taken: Taken::default(),
+            chunked,
+            is_complete: false,
+            metadata,
+        }
     }
 
     /// Appends what comes next, about [`FLUSH_BYTES`] at most.

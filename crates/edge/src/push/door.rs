@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use admission::ticket::Ticket;
+use admission::ladder::Priority;
+use admission::sessions::SessionError;
+use admission::ticket::{Class, Ticket, TicketId};
 use archive::ArchiveError;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -13,13 +15,14 @@ use backend::problem::Problem;
 use fanout::{Container, Start, Tier};
 use formats::mp3::icy::METAINT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request};
-use model::Rendition;
 
 use crate::address::{self, PushAddress};
 use crate::answer::{self, NEVER, cached};
 use crate::channel::{Channel, Live, Phase};
 use crate::recordings::ReadError;
-use crate::shared::Shared;
+use crate::shared::{Shared, count};
+
+use super::hall::Asked;
 
 /// What a request comes to.
 pub(crate) enum Verdict {
@@ -37,11 +40,11 @@ pub(crate) enum Verdict {
 
 /// Somebody who was let in.
 pub(crate) struct Admitted {
-    pub(crate) channel: Arc<Channel>,
     pub(crate) live: Arc<Live>,
-    pub(crate) rendition: Rendition,
+    pub(crate) asked: Asked,
+    /// The ticket they came in on.
+    pub(crate) ticket: Option<TicketId>,
     pub(crate) container: Container,
-    pub(crate) tier: Tier,
     pub(crate) start: Start,
     /// The title, for a player that wants it between the audio.
     pub(crate) title: Option<String>,
@@ -51,25 +54,44 @@ pub(crate) struct Admitted {
     pub(crate) response: Response,
 }
 
-/// Decides about a request. `patient` is whether the caller may still wait for a window that is being filled.
-pub(crate) fn decide(shared: &Shared, head: &request::Parts, patient: bool) -> Verdict {
+/// Decides about a request. `patient` is whether the caller may still wait for a window that is being filled, `is_new`
+/// whether nothing was decided about it yet.
+pub(crate) fn decide(shared: &Shared, head: &request::Parts, patient: bool, is_new: bool) -> Verdict {
     if let Some(response) = answer::other_method(&head.method) {
         return Verdict::Answer(response);
     }
-    listen(shared, head, patient).unwrap_or_else(Verdict::Answer)
+    listen(shared, head, patient, is_new).unwrap_or_else(Verdict::Answer)
 }
 
-fn listen(shared: &Shared, head: &request::Parts, patient: bool) -> Result<Verdict, Response> {
+fn listen(shared: &Shared, head: &request::Parts, patient: bool, is_new: bool) -> Result<Verdict, Response> {
     let asked = asked(head)?;
     let ticket = check_ticket(shared, asked.ticket, &asked)?;
+    if ticket.is_none() && is_new && head.method == Method::GET {
+        count(&shared.counters.newcomers);
+    }
     // Who comes back to a restarted edge must not be told that the event does not exist, or is over.
     if !shared.is_oriented() {
         return Ok(Verdict::Later);
     }
     let Some(channel) = shared.channel(&asked.event) else { return Ok(Verdict::Disk) };
     let live = running(shared, &channel, &head.headers, &asked)?;
-    if let Some(why) = shared.refusal() {
-        return Err(refuse(Problem::unavailable(why, 5)));
+    if let Some(ticket) = &ticket {
+        shared.sessions.check(ticket.id).map_err(|error| {
+            count(&shared.counters.sessions_refused);
+            let (status, kind) = match error {
+                SessionError::Revoked => (StatusCode::FORBIDDEN, "ticket"),
+                SessionError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "sessions"),
+            };
+            refuse(Problem::new(status, kind, "The ticket does not open this door").detail(error.to_string()))
+        })?;
+    }
+    let priority = priority(ticket.as_ref(), asked.from.is_some());
+    if let Some(why) = shared.refusal(priority) {
+        // The page has a waiting room of its own.
+        let is_plain = ticket.is_none() || asked.container != Container::Mp4;
+        let delayed =
+            is_plain.then(|| answer::to_delayed(shared, &asked.event, Some(asked.rendition))).flatten();
+        return Err(delayed.unwrap_or_else(|| refuse(Problem::unavailable(why, answer::retry_after()))));
     }
     let start = asked.from.map_or(Start::Live, Start::From);
     {
@@ -97,14 +119,17 @@ fn listen(shared: &Shared, head: &request::Parts, patient: bool) -> Result<Verdi
         return Ok(Verdict::Head { response, chunked });
     }
     Ok(Verdict::Listen(Box::new(Admitted {
-        rendition: asked.rendition,
+        asked: Asked {
+            rendition: asked.rendition,
+            tier: tier(&asked, ticket.as_ref()),
+            newcomer: priority > Priority::Listening,
+        },
+        ticket: ticket.map(|ticket| ticket.id),
         container: asked.container,
-        tier: tier(&asked, ticket.as_ref()),
         start,
         title,
         chunked,
         response,
-        channel,
         live,
     })))
 }
@@ -194,6 +219,17 @@ fn to_recording(shared: &Shared, headers: &HeaderMap, asked: &PushAddress<'_>) -
         Container::Mp3 => "recording.mp3".to_owned(),
     };
     answer::to_files(shared, headers, &asked.event, &file)
+}
+
+/// In which class somebody is served. Who shows a ticket and names a part has been listening; without a ticket everybody
+/// is new.
+fn priority(ticket: Option<&Ticket>, comes_back: bool) -> Priority {
+    match ticket.map(|ticket| ticket.class) {
+        Some(Class::Host) => Priority::Host,
+        Some(Class::Holder) if comes_back => Priority::Listening,
+        Some(Class::Holder) => Priority::Holder,
+        Some(Class::Newcomer) | None => Priority::Newcomer,
+    }
 }
 
 /// What was asked for, but no faster than the ticket allows.

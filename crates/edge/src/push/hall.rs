@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{Rota, Window};
+use admission::ladder::Measures;
+use fanout::{Rota, Tier, Window};
 use model::{PartNumber, Rendition};
 
-use crate::channel::{Channel, Live};
+use crate::channel::Live;
 
 /// Without a part for this long, notices are given out by themselves: the programme has stalled.
 const STALLED: Duration = Duration::from_millis(1_200);
-/// Ladder level from which everybody has the small rendition (DESIGN section 5).
-const SMALL_FROM_LEVEL: u8 = 3;
 
 /// A window with those who listen to it.
 #[derive(Debug)]
 pub(crate) struct Hall {
-    pub(crate) channel: Arc<Channel>,
     pub(crate) live: Arc<Live>,
     pub(crate) rota: Rota,
     /// Rounds given up that were counted.
@@ -28,17 +26,15 @@ pub(crate) struct Hall {
     ended: bool,
     /// When the newest part was seen, on the loop's clock.
     part_at: Duration,
-    /// Whether everybody who can have it has the small rendition.
-    pub(crate) small: bool,
+    /// What is in force for those who sit in it.
+    measures: Measures,
 }
 
 impl Hall {
     /// An empty one.
-    pub(crate) fn new(channel: Arc<Channel>, live: Arc<Live>, now: Duration) -> Self {
-        let small = channel.level() >= SMALL_FROM_LEVEL;
+    pub(crate) fn new(live: Arc<Live>, measures: Measures, now: Duration) -> Self {
         let revision = live.revision();
         let mut hall = Self {
-            channel,
             live,
             rota: Rota::new(),
             cut_told: 0,
@@ -47,17 +43,17 @@ impl Hall {
             settled: false,
             ended: false,
             part_at: now,
-            small,
+            measures,
         };
         hall.take_in(now);
         hall
     }
 
-    /// Looks what is new in the window, and begins a round for those whom it concerns. Returns whether everybody is to
-    /// be moved to another rendition.
-    pub(crate) fn look(&mut self, now: Duration) -> bool {
-        let small = self.channel.level() >= SMALL_FROM_LEVEL;
-        let moves = std::mem::replace(&mut self.small, small) != small;
+    /// Looks what is new in the window, and begins a round for those whom it concerns. Returns whether some are to be
+    /// moved to another rendition or tier.
+    pub(crate) fn look(&mut self, measures: Measures, now: Duration) -> bool {
+        let moves = moves(&self.measures) != moves(&measures);
+        self.measures = measures;
         let revision = self.live.revision();
         if std::mem::replace(&mut self.revision, revision) != revision {
             self.take_in(now);
@@ -86,8 +82,39 @@ impl Hall {
         }
     }
 
-    /// What somebody who asked for `wanted` gets at present.
-    pub(crate) fn rendition_for(&self, wanted: Rendition) -> Rendition {
-        if self.small && wanted.is_cmaf() { Rendition::Opus24 } else { wanted }
+    /// Whether there are measures for newcomers alone.
+    pub(crate) fn is_hard_on_newcomers(&self) -> bool {
+        self.measures.newcomers_cap.is_some() || self.measures.newcomers_tier > admission::ticket::Tier::ONE
     }
+
+    /// What somebody gets at present.
+    pub(crate) fn terms(&self, asked: Asked) -> (Rendition, Tier) {
+        let Measures { newcomers_cap, everyones_cap, newcomers_tier, everyones_tier, .. } = self.measures;
+        let (cap, slowest) = if asked.newcomer {
+            (everyones_cap.or(newcomers_cap), newcomers_tier.max(everyones_tier))
+        } else {
+            (everyones_cap, everyones_tier)
+        };
+        let rendition = match cap {
+            Some(cap) if asked.rendition.is_cmaf() => asked.rendition.min(cap),
+            _ => asked.rendition,
+        };
+        let slowest = Tier::new(slowest.parts()).unwrap_or(Tier::ONE);
+        (rendition, asked.tier.max(slowest))
+    }
+}
+
+/// What somebody asked for, whatever they have been moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) rendition: Rendition,
+    pub(crate) tier: Tier,
+    /// Whether they came while there were measures for newcomers.
+    pub(crate) newcomer: bool,
+}
+
+/// What of the measures decides who has what.
+fn moves(measures: &Measures) -> impl PartialEq + use<> {
+    let Measures { newcomers_cap, everyones_cap, newcomers_tier, everyones_tier, .. } = *measures;
+    (newcomers_cap, everyones_cap, newcomers_tier, everyones_tier)
 }

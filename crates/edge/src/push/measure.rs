@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Upper bounds of the histograms' buckets, milliseconds.
 const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
@@ -99,9 +100,94 @@ impl Histogram {
     }
 }
 
+/// A turn later than this is late (what the ladder calls late begins here).
+const LATE: Duration = Duration::from_millis(5);
+
+/// Turns that were late, one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    /// By how much, on average.
+    pub(crate) by: Duration,
+    /// From when the first of them should have come until the last came.
+    pub(crate) lasting: Duration,
+}
+
+/// Follows stretches of late turns, by one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Stretches {
+    /// When the first turn of the present stretch should have come.
+    begun: Option<Instant>,
+    sum: Duration,
+    turns: u32,
+    longest: Stretch,
+}
+
+impl Stretches {
+    /// A turn came at `now` that should have come at `due`.
+    pub(crate) fn add(&mut self, due: Instant, now: Instant) {
+        let late = now.saturating_duration_since(due);
+        if late < LATE {
+            self.begun = None;
+            return;
+        }
+        let begun = *self.begun.get_or_insert_with(|| {
+            (self.sum, self.turns) = (Duration::ZERO, 0);
+            due
+        });
+        self.sum += late;
+        self.turns += 1;
+        let lasting = now.saturating_duration_since(begun);
+        if lasting >= self.longest.lasting {
+            self.longest = Stretch { by: self.sum / self.turns, lasting };
+        }
+    }
+
+    /// The longest since this was asked last, for `told`.
+    pub(crate) fn tell(&mut self, told: &Told) {
+        told.put(std::mem::take(&mut self.longest));
+    }
+}
+
+/// The longest stretch of late turns, from the thread that follows them to the one that reports.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<Stretch>);
+
+impl Told {
+    fn put(&self, stretch: Stretch) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if stretch.lasting > known.lasting {
+            *known = stretch;
+        }
+    }
+
+    /// The longest since this was asked last.
+    pub(crate) fn take(&self) -> Stretch {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_stretch_of_late_turns_is_told_once() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let (mut stretches, told) = (Stretches::default(), Told::default());
+        // Two late turns of 6 and 10 ms, one on time, one late again.
+        for (due, now) in [(0, 6), (10, 20), (30, 30), (40, 47)] {
+            stretches.add(at(due), at(now));
+        }
+        stretches.tell(&told);
+        let found = Stretch { by: Duration::from_millis(8), lasting: Duration::from_millis(20) };
+        assert_eq!((told.take(), told.take()), (found, Stretch::default()));
+        // The last stretch goes on.
+        stretches.add(at(50), at(59));
+        stretches.tell(&told);
+        let found = Stretch { by: Duration::from_millis(8), lasting: Duration::from_millis(19) };
+        assert_eq!(told.take(), found);
+    }
 
     #[test]
     fn durations_are_counted_in_their_buckets() {

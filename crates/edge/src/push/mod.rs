@@ -12,23 +12,28 @@
 //! window that all share; nothing is allocated, locked, formatted or logged for a part of a listener. What has to wait
 //! for somebody else (a disk, a window that is being filled) waits beside the loop.
 
+mod arrive;
 mod conn;
 mod crowd;
 mod door;
 mod hall;
 mod head;
 mod measure;
+mod survey;
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use admission::doorstep::Lanes;
+use admission::ticket::TicketId;
 use axum::response::Response;
-use backend::tls::{self, Tls};
-use fanout::Cursor;
+use backend::http::proxy::Proxies;
+use backend::tls::Tls;
+use fanout::{Cursor, Start};
 use formats::mp3::icy::{Interleaver, METAINT, TitleBlock};
 use http::{HeaderValue, Method, header, request};
 use mio::event::Event;
@@ -42,12 +47,16 @@ use crate::answer;
 use crate::bell::{Bell, Caller};
 use crate::shared::{Shared, count};
 
-use conn::{Awaited, Conn, Incoming, Listener, Progress, Shaken, State, Tally};
+use arrive::{Newcomer, Sites};
+use conn::{Awaited, Conn, Incoming, Listener, Named, Progress, Shaken, State, Tally};
 use crowd::Crowd;
 use door::{Admitted, Verdict};
 use hall::Hall;
 use head::Received;
-pub(crate) use measure::{Counts, Histogram};
+use measure::Stretches;
+pub(crate) use measure::{Counts, Histogram, Told};
+use survey::Surveyor;
+pub(crate) use survey::{Survey, Surveyed};
 
 /// Longest time that goes to those who listen in one turn of the loop, while there are others.
 const LISTENERS_TURN: Duration = Duration::from_micros(1_000);
@@ -61,8 +70,10 @@ const SLEEP: Duration = Duration::from_millis(250);
 const CALL_S: u32 = 10;
 /// Time a request may wait for a window that is being filled, seconds.
 const PATIENCE_S: u32 = 3;
-/// Time after which who has not asked yet makes room for others, if there is no other, seconds.
-const SILENT_S: u32 = 1;
+/// Connections accepted between two that are served: whose turn it is can only be told of those who are here.
+const ACCEPTS: u32 = 2;
+/// Longest sleep while somebody waits in front of the door.
+const HELD_SLEEP: Duration = Duration::from_millis(20);
 /// Questions to the disk at once.
 const QUESTIONS_MAX: usize = 64;
 /// Time the peer has to close its end after ours is, seconds.
@@ -116,10 +127,18 @@ pub(crate) struct Push {
     crowd: Crowd,
     halls: Slab<Hall>,
     generation: u32,
-    /// Connections that have something to do, beside listening.
-    callers: VecDeque<u32>,
-    /// Those who were accepted of late, in this order.
-    arrivals: VecDeque<Arrival>,
+    /// Where connections come from, and what is known of that.
+    sites: Sites,
+    /// The proxies of the door, if it has any.
+    proxies: Proxies,
+    /// Connections that have something to do, beside listening, those of cheap sites first.
+    callers: Lanes<u32>,
+    /// Somebody who was accepted and for whom there is no room yet.
+    held: Option<Newcomer>,
+    /// Whether there is no room for anybody as things stand.
+    blocked: bool,
+    /// The time since the start, as of the last look at the clock.
+    clock: Duration,
     /// Places for questions to the disk.
     questions: Arc<Semaphore>,
     /// Turns so far, round and round.
@@ -135,14 +154,8 @@ pub(crate) struct Push {
     /// The next of all connections to be looked at for a move to another rendition.
     moving: Option<usize>,
     farewell: Option<Farewell>,
-}
-
-/// Somebody who was accepted.
-#[derive(Clone, Copy, Debug)]
-struct Arrival {
-    key: u32,
-    generation: u32,
-    second: u32,
+    stretches: Stretches,
+    surveyor: Surveyor,
 }
 
 /// Whole seconds since a connection's state began, or it took something. The first second has begun before.
@@ -173,6 +186,8 @@ impl Push {
         socket.set_tcp_nodelay(true)?;
         let mut door = mio::net::TcpListener::from_std(parts.door);
         parts.poll.registry().register(&mut door, DOOR, Interest::READABLE)?;
+        let config = &parts.shared.config;
+        let proxies = Proxies::new(&config.proxies, config.proxy_protocol);
         Ok(Self {
             poll: parts.poll,
             bell: parts.bell,
@@ -185,8 +200,12 @@ impl Push {
             crowd: Crowd::new(),
             halls: Slab::new(),
             generation: 0,
-            callers: VecDeque::new(),
-            arrivals: VecDeque::new(),
+            proxies,
+            sites: Sites::new(parts.connections_max),
+            callers: Lanes::default(),
+            held: None,
+            blocked: false,
+            clock: Duration::ZERO,
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             turns: 0,
             waiting: Vec::new(),
@@ -196,6 +215,8 @@ impl Push {
             date: HeaderValue::from_static(""),
             moving: None,
             farewell: None,
+            stretches: Stretches::default(),
+            surveyor: Surveyor::default(),
         })
     }
 
@@ -203,7 +224,9 @@ impl Push {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            let sleep = self.sleep(Instant::now());
+            let asleep = Instant::now();
+            let due = self.next_work(asleep);
+            let sleep = due.saturating_duration_since(asleep);
             if let Err(error) = self.poll.poll(&mut events, Some(sleep))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -212,6 +235,7 @@ impl Push {
                 return;
             }
             let now = Instant::now();
+            self.stretches.add(due, now);
             events.iter().for_each(|event| self.sort(event));
             if self.turn(now) {
                 return;
@@ -219,18 +243,20 @@ impl Push {
         }
     }
 
-    /// How long there is nothing to do unless something happens.
-    fn sleep(&mut self, now: Instant) -> Duration {
+    /// Until when there is nothing to do unless something happens; in the past if something should have been done.
+    fn next_work(&mut self, now: Instant) -> Instant {
         if self.farewell.is_some() {
-            return Duration::from_millis(1);
+            return now + Duration::from_millis(1);
         }
-        let is_busy = !self.callers.is_empty() || !self.crowd.ready.is_empty() || self.moving.is_some();
-        if is_busy || (self.knocking && self.may_accept(now)) {
-            return Duration::ZERO;
-        }
-        let elapsed = now - self.start;
+        let is_busy = !self.callers.is_empty()
+            || !self.crowd.ready.is_empty()
+            || self.moving.is_some()
+            || self.surveyor.is_busy();
+        let is_busy = is_busy || (self.knocking && !self.blocked && self.may_accept(now));
+        let longest = if self.held.is_some() { HELD_SLEEP } else { SLEEP };
+        let latest = if is_busy { now } else { now + longest };
         let dues = self.halls.iter_mut().filter_map(|(_, hall)| hall.rota.next_due());
-        dues.map(|due| due.saturating_sub(elapsed)).fold(SLEEP, Duration::min)
+        dues.map(|due| self.start + due).fold(latest, Instant::min)
     }
 
     /// Puts an event where its work waits. Nothing is read here: what comes in has no turn of its own.
@@ -258,7 +284,7 @@ impl Push {
         if let Some(conn) = self.crowd.conns.get_mut(key as usize)
             && !std::mem::replace(&mut conn.queued, true)
         {
-            self.callers.push_back(key);
+            self.callers.push(conn.lane, key);
         }
     }
 
@@ -278,6 +304,7 @@ impl Push {
     /// Does what is due. Returns whether everything is over.
     fn turn(&mut self, now: Instant) -> bool {
         self.bell.turned(now);
+        self.clock = now - self.start;
         let second = u32::try_from((now - self.start).as_secs()).unwrap_or(u32::MAX - 1) + 1;
         let is_new_second = second != self.crowd.second;
         self.crowd.second = second;
@@ -288,15 +315,18 @@ impl Push {
             for (caller, response) in answers {
                 self.take_answer(caller, response);
             }
+            let measures = self.shared.in_force().measures;
             for (_, hall) in &mut self.halls {
-                if hall.look(now - self.start) {
+                if hall.look(measures, now - self.start) {
                     self.moving = Some(0);
                 }
             }
             self.wake_waiting();
+            self.close_excess();
         }
         let served = self.serve_listeners(now);
         self.move_listeners();
+        self.survey();
         self.serve_callers(served);
         self.clear_away();
         self.let_go(now);
@@ -309,6 +339,10 @@ impl Push {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let cpu_us = cpu.tv_sec.unsigned_abs() * 1_000_000 + cpu.tv_nsec.unsigned_abs() / 1_000;
         self.shared.counters.push_cpu_us.store(cpu_us, Ordering::Relaxed);
+        self.stretches.tell(&self.shared.counters.stretch);
+        if self.crowd.second.is_multiple_of(survey::EVERY_S) {
+            self.surveyor.begin();
+        }
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         self.date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
         for (_, hall) in &mut self.halls {
@@ -321,11 +355,13 @@ impl Push {
         let stuck_s = u32::try_from(self.shared.config.stuck_s).unwrap_or(u32::MAX);
         let second = self.crowd.second;
         let counters = &self.shared.counters;
-        let mut unanswered = Vec::new();
+        let (mut unanswered, mut late) = (Vec::new(), Vec::new());
         for (key, conn) in &self.crowd.conns {
             let (limit, counter) = match &conn.state {
                 State::Listening(_) if conn.is_blocked() => (stuck_s, Some(&counters.stuck)),
-                State::Shaking(_) | State::Reading(_) => (CALL_S, Some(&counters.heads_late)),
+                State::Introducing(_) | State::Shaking(_) | State::Reading(_) => {
+                    (CALL_S, Some(&counters.heads_late))
+                }
                 State::Waiting { for_what: Awaited::Disk, .. } | State::Leaving => (CALL_S, None),
                 State::Parting => (PARTING_S, None),
                 State::Listening(_) | State::Waiting { .. } => continue,
@@ -335,16 +371,19 @@ impl Push {
             }
             match &conn.state {
                 State::Waiting { head, .. } => unanswered.push((key as u32, head.method.clone())),
-                _ => self.crowd.gone.push(key as u32),
+                State::Shaking(_) => {
+                    count(&self.shared.counters.handshakes_late);
+                    late.push(key as u32);
+                }
+                _ => late.push(key as u32),
             }
             counter.into_iter().for_each(count);
         }
+        for key in late {
+            self.close_silent(key);
+        }
         for (key, method) in unanswered {
             self.answer(key, door::busy(), &method);
-        }
-        // Whoever came earlier than this has been dealt with.
-        while self.arrivals.front().is_some_and(|arrival| arrival.second + CALL_S + 1 < second) {
-            self.arrivals.pop_front();
         }
     }
 
@@ -407,7 +446,7 @@ impl Push {
         }
     }
 
-    /// Moves some of those who are to have another rendition, if anybody is.
+    /// Moves some of those who are to have another rendition or tier, if anybody is.
     fn move_listeners(&mut self) {
         let Some(from) = self.moving else { return };
         let to = (from + MOVES).min(self.crowd.conns.capacity());
@@ -415,129 +454,80 @@ impl Push {
             let Some(Conn { state: State::Listening(listener), .. }) = self.crowd.conns.get_mut(key) else {
                 continue;
             };
-            let hall = &self.halls[usize::from(listener.hall)];
-            let (old, new) = (listener.cursor.rendition(), hall.rendition_for(listener.wanted));
-            if old != new && listener.cursor.switch(new).is_ok() {
-                let (container, tier) = (listener.cursor.container(), listener.cursor.tier());
-                hall.live.listeners.remove(old, container, tier);
-                hall.live.listeners.add(new, container, tier);
-                self.crowd.tally.moved += 1;
+            let hall = &mut self.halls[usize::from(listener.hall)];
+            let cursor = &mut listener.cursor;
+            let (old, old_tier) = (cursor.rendition(), cursor.tier());
+            let (new, new_tier) = hall.terms(listener.asked);
+            let is_other = old != new && cursor.switch(new).is_ok();
+            if !is_other && old_tier == new_tier {
+                continue;
+            }
+            let mut displaced = None;
+            if old_tier != new_tier {
+                let slot = listener.slot;
+                displaced = hall.rota.remove(slot).map(|moved| (moved, slot));
+                listener.slot = hall.rota.add(new_tier, key as u32);
+                cursor.set_cadence(listener.slot.cadence());
+            }
+            hall.live.listeners.remove(old, cursor.container(), old_tier);
+            hall.live.listeners.add(cursor.rendition(), cursor.container(), new_tier);
+            self.crowd.tally.moved += 1;
+            if let Some((moved, slot)) = displaced
+                && let Some(Conn { state: State::Listening(listener), .. }) =
+                    self.crowd.conns.get_mut(moved as usize)
+            {
+                listener.slot = slot;
             }
         }
         self.moving = (to < self.crowd.conns.capacity()).then_some(to);
     }
 
+    /// Looks at some of all connections, if it is time.
+    fn survey(&mut self) {
+        if self.surveyor.is_busy() {
+            let held_max = 2 * self.shared.config.send_buffer as u64;
+            let Crowd { conns, second, .. } = &mut self.crowd;
+            let halls = &self.halls;
+            let mark = |hall: u16, container, [was, is]: [_; 2]| {
+                halls[usize::from(hall)].live.listeners.deafen(container, was, is);
+            };
+            self.surveyor.go_on(conns, *second, held_max, &self.shared.survey, mark);
+        }
+    }
+
     // ---- those who call --------------------------------------------------------------------------------------------
 
-    fn may_accept(&self, now: Instant) -> bool {
-        self.door.is_some() && !self.is_full() && self.pause.is_none_or(|until| until <= now)
-    }
-
-    /// Whether nobody more can be taken in, unless somebody leaves or has been silent for too long.
-    fn is_full(&self) -> bool {
-        let is_silent = |arrival: &Arrival| arrival.second + SILENT_S < self.crowd.second;
-        self.crowd.conns.len() >= self.connections_max && !self.arrivals.front().is_some_and(is_silent)
-    }
-
-    /// Accepts, reads and answers, those who were here before first.
+    /// Accepts, reads and answers, those of cheap sites first.
     fn serve_callers(&mut self, mut now: Instant) {
         let end = now + CALLERS_TURN;
         let mut work: u32 = 0;
+        self.blocked = false;
         loop {
-            if let Some(key) = self.callers.pop_front() {
+            let mut accepted = 0;
+            while accepted < ACCEPTS
+                && (self.knocking || self.held.is_some())
+                && !self.blocked
+                && self.may_accept(now)
+                && self.accept(now)
+            {
+                accepted += 1;
+            }
+            work += accepted;
+            if let Some(key) = self.callers.pop() {
                 if let Some(conn) = self.crowd.conns.get_mut(key as usize) {
                     conn.queued = false;
                 }
-                work += self.serve_caller(key);
-            } else if !(self.knocking && self.may_accept(now) && self.accept(now)) {
+                work += 1 + self.serve_caller(key);
+            } else if accepted == 0 {
                 return;
             }
-            work += 1;
             if work >= LOOK_EVERY {
                 work = 0;
                 now = Instant::now();
+                self.clock = now - self.start;
                 if now >= end {
                     return;
                 }
-            }
-        }
-    }
-
-    /// Closes who came longest ago of those who have been silent for a while, so that others are not kept out by
-    /// connections that ask for nothing. Returns whether there was one.
-    fn evict(&mut self) -> bool {
-        while let Some(arrival) = self.arrivals.front() {
-            let Some(conn) = self.crowd.conns.get(arrival.key as usize) else {
-                self.arrivals.pop_front();
-                continue;
-            };
-            let is_caller = matches!(conn.state, State::Shaking(_) | State::Reading(_));
-            if conn.generation != arrival.generation || !is_caller {
-                self.arrivals.pop_front();
-                continue;
-            }
-            if whole_seconds(conn, self.crowd.second) < SILENT_S {
-                if conn.since == arrival.second {
-                    return false;
-                }
-                // It has come further since: its time began anew.
-                let later = Arrival { second: conn.since, ..*arrival };
-                self.arrivals.pop_front();
-                self.arrivals.push_back(later);
-                continue;
-            }
-            self.crowd.gone.push(arrival.key);
-            self.arrivals.pop_front();
-            count(&self.shared.counters.evicted);
-            self.clear_away();
-            return true;
-        }
-        false
-    }
-
-    /// Accepts one connection. Returns whether there may be more.
-    fn accept(&mut self, now: Instant) -> bool {
-        if self.crowd.conns.len() >= self.connections_max && !self.evict() {
-            return false;
-        }
-        let Some(door) = &self.door else { return false };
-        match door.accept() {
-            Ok((stream, _)) => {
-                self.generation = self.generation.wrapping_add(1);
-                let tls = self.tls.as_ref().map(|tls| tls.config(tls::Door::Push));
-                let conn = match Conn::new(stream, self.generation, self.crowd.second, tls) {
-                    Ok(conn) => conn,
-                    Err(error) => {
-                        tracing::warn!(%error, "a handshake cannot be begun");
-                        count(&self.shared.counters.handshakes_failed);
-                        return true;
-                    }
-                };
-                let place = self.crowd.conns.vacant_entry();
-                let token = Token(place.key());
-                self.arrivals.push_back(Arrival {
-                    key: token.0 as u32,
-                    generation: self.generation,
-                    second: self.crowd.second,
-                });
-                let conn = place.insert(conn);
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                if let Err(error) = self.poll.registry().register(&mut conn.stream, token, interest) {
-                    tracing::warn!(%error, "cannot watch a connection");
-                    self.crowd.gone.push(token.0 as u32);
-                }
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.knocking = false;
-                false
-            }
-            Err(error) if backend::http::is_of_the_peer(&error) => true,
-            Err(error) => {
-                count(&self.shared.counters.accepts_failed);
-                tracing::warn!(%error, "cannot accept a connection");
-                self.pause = Some(now + ACCEPT_PAUSE);
-                false
             }
         }
     }
@@ -553,12 +543,23 @@ impl Push {
             return 0;
         }
         match &mut conn.state {
+            State::Introducing(_) => match conn.introduce(room) {
+                Named::Waits => {}
+                Named::As(introduced) => return self.begin(key, introduced),
+                Named::Failed => {
+                    count(&self.shared.counters.introductions_refused);
+                    self.crowd.gone.push(key);
+                }
+            },
             State::Shaking(_) => {
                 match conn.shake(room, *second) {
                     Shaken::Waits => {}
                     Shaken::Established { resumed } => {
                         let counters = &self.shared.counters;
                         count(if resumed { &counters.handshakes_resumed } else { &counters.handshakes_full });
+                        if !conn.is_anonymous {
+                            self.sites.places.rest(key, self.clock);
+                        }
                         self.read_head(key);
                     }
                     Shaken::Failed => {
@@ -618,7 +619,13 @@ impl Push {
             match head::receive(bytes) {
                 Received::Part => {}
                 Received::Whole(head) => {
-                    self.decide(key, head, None);
+                    match self.identify(key, &head) {
+                        Ok(()) => self.decide(key, head, None),
+                        Err(error) => {
+                            count(&self.shared.counters.introductions_refused);
+                            self.answer(key, head::problem(error.into()), &head.method);
+                        }
+                    }
                     return;
                 }
                 Received::Refused(problem) => {
@@ -633,8 +640,9 @@ impl Push {
     fn decide(&mut self, key: u32, head: Box<request::Parts>, since: Option<u32>) {
         let conn = &mut self.crowd.conns[key as usize];
         conn.since = since.unwrap_or(self.crowd.second);
+        self.sites.places.work(key);
         let patient = self.crowd.second - conn.since <= PATIENCE_S;
-        match door::decide(&self.shared, &head, patient) {
+        match door::decide(&self.shared, &head, patient, since.is_none()) {
             Verdict::Listen(admitted) => self.admit(key, *admitted),
             Verdict::Answer(mut response) => {
                 answer::shared_headers(&mut response);
@@ -643,6 +651,7 @@ impl Push {
             Verdict::Head { mut response, chunked } => {
                 answer::shared_headers(&mut response);
                 let bytes = head::endless(response, &self.date, chunked);
+                self.sites.places.rest(key, self.clock);
                 self.crowd.answer(key, &bytes);
             }
             Verdict::Later => {
@@ -681,8 +690,10 @@ impl Push {
     }
 
     fn answer(&mut self, key: u32, mut response: Response, method: &Method) {
+        self.shared.counters.tell(&self.shared.counters.push_answers, &response);
         self.tell_of_https(&mut response);
         let bytes = head::whole(response, &self.date, method == Method::HEAD);
+        self.sites.places.rest(key, self.clock);
         self.crowd.answer(key, &bytes);
     }
 
@@ -694,16 +705,21 @@ impl Push {
 
     /// Gives somebody a place among those who listen, and the first burst.
     fn admit(&mut self, key: u32, admitted: Admitted) {
-        let Admitted { channel, live, rendition, container, tier, start, title, chunked, response } =
-            admitted;
+        let Admitted { live, asked, ticket, container, start, title, chunked, response } = admitted;
         let now = self.start.elapsed();
         let found =
             self.halls.iter().find(|(_, hall)| Arc::ptr_eq(&hall.live, &live)).map(|(index, _)| index);
-        let index = found.unwrap_or_else(|| self.halls.insert(Hall::new(channel, Arc::clone(&live), now)));
+        let index = found.unwrap_or_else(|| {
+            let measures = self.shared.in_force().measures;
+            self.halls.insert(Hall::new(Arc::clone(&live), measures, now))
+        });
         let hall = &mut self.halls[index];
+        // Who came while nothing was short is nobody new when it is.
+        let asked = hall::Asked { newcomer: asked.newcomer && hall.is_hard_on_newcomers(), ..asked };
+        let (rendition, tier) = hall.terms(asked);
         let slot = hall.rota.add(tier, key);
         let window = live.window();
-        let cursor = Cursor::open(&window, rendition, container, slot.cadence(), start);
+        let cursor = Cursor::open(&window, asked.rendition, container, slot.cadence(), start);
         let (Ok(mut cursor), Ok(place)) = (cursor, u16::try_from(index)) else {
             // The start was checked a moment ago, and windows are fewer: cannot be, and costs one caller if it is.
             drop(window);
@@ -712,14 +728,20 @@ impl Push {
             return;
         };
         // A container that cannot carry it keeps what was asked for.
-        let _ = cursor.switch(hall.rendition_for(rendition));
+        let _ = cursor.switch(rendition);
         live.listeners.add(cursor.rendition(), container, tier);
         count(&self.shared.counters.joins);
         count(&self.shared.counters.listeners);
+        if let Some(ticket) = ticket {
+            self.shared.sessions.join(ticket);
+            if start == Start::Live {
+                count(&self.shared.counters.tickets_used);
+            }
+        }
         let metadata = title.map(|title| (Interleaver::new(METAINT), TitleBlock::new(&title)));
         let conn = &mut self.crowd.conns[key as usize];
         conn.since = self.crowd.second;
-        conn.state = State::Listening(Listener::new(cursor, slot, place, rendition, chunked, metadata));
+        conn.state = State::Listening(Listener::new(cursor, slot, place, asked, ticket, chunked, metadata));
         let mut response = response;
         answer::shared_headers(&mut response);
         self.tell_of_https(&mut response);
@@ -753,11 +775,38 @@ impl Push {
         let (hall, cursor) = (usize::from(listener.hall), &listener.cursor);
         let listeners = &self.halls[hall].live.listeners;
         listeners.remove(cursor.rendition(), cursor.container(), cursor.tier());
+        listeners.deafen(cursor.container(), listener.taken.deaf(), None);
         self.shared.counters.listeners.fetch_sub(1, Ordering::Relaxed);
+        listener.ticket.into_iter().for_each(|ticket| self.shared.sessions.leave(ticket));
+        self.surveyor.leave(&listener.taken);
         if !listener.is_complete {
             count(&self.shared.counters.left);
         }
         self.free(listener.slot, hall);
+    }
+
+    /// Closes some of those who listen on tickets that carry fewer: who takes nothing first, then who came last.
+    fn close_excess(&mut self) {
+        let over: HashMap<TicketId, u32> = self.shared.sessions.take_over().into_iter().collect();
+        if over.is_empty() {
+            return;
+        }
+        let mut sharing: HashMap<TicketId, Vec<(bool, u32, u32)>> = HashMap::new();
+        for (key, conn) in &self.crowd.conns {
+            if let State::Listening(Listener { ticket: Some(ticket), .. }) = &conn.state
+                && over.contains_key(ticket)
+            {
+                let session = (conn.is_blocked(), conn.generation, key as u32);
+                sharing.entry(*ticket).or_default().push(session);
+            }
+        }
+        for (ticket, mut sessions) in sharing {
+            sessions.sort_unstable();
+            for (_, _, key) in sessions.into_iter().rev().take(over[&ticket] as usize) {
+                count(&self.shared.counters.sessions_closed);
+                self.crowd.dismiss(key);
+            }
+        }
     }
 
     /// Closes what is of no use any more.
@@ -767,11 +816,13 @@ impl Push {
             if let Some(conn) = self.crowd.conns.get_mut(key as usize) {
                 conn.part(&mut self.crowd.room, self.crowd.second);
             }
+            self.sites.places.rest(key, self.clock);
             // The peer may have closed its end already, and will not say so again.
             self.queue(key);
         }
         while let Some(key) = self.crowd.gone.pop() {
             self.leave_hall(key);
+            self.sites.places.leave(key);
             // Dropping a connection closes it, and the poll forgets it.
             if let Some(conn) = self.crowd.conns.try_remove(key as usize)
                 && conn.is_blocked()
@@ -786,6 +837,7 @@ impl Push {
     fn let_go(&mut self, now: Instant) {
         if self.farewell.is_none() && self.shared.closing.is_cancelled() {
             self.door = None;
+            self.held = None;
             let mut order: Vec<u32> = self.crowd.conns.iter().map(|(key, _)| key as u32).collect();
             order.shuffle(&mut rand::rng());
             let total = order.len();

@@ -297,7 +297,7 @@ impl Edge {
         Self::start_with(directory, index, free, free, Some(tls), |_| {})
     }
 
-    fn start_with(
+    pub fn start_with(
         directory: &Path,
         index: u32,
         push: SocketAddr,

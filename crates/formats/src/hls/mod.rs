@@ -5,12 +5,18 @@
 //! replay says where to begin with [`StartOffset::FromStart`], so that the slate before the start stays there and is
 //! skipped.
 
+mod delayed;
 mod parse;
 mod render;
 
 use std::time::Duration;
 
 use model::{PARTS_PER_SEGMENT, Rendition, SEGMENT_DURATION, UnixTime};
+
+pub use delayed::{
+    DELAY_LEAST, DELAY_MOST, DELAYED_BEHIND, DELAYED_DURATION, DELAYED_JOIN, DELAYED_TARGET_DURATION_S,
+    delayed_segments, delayed_uri,
+};
 
 /// Seconds of [`MediaPlaylist::target_duration`] for segments of 3.84 s.
 pub const TARGET_DURATION_S: u32 = 4;

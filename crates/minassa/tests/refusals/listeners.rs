@@ -1,6 +1,9 @@
 //! At the doors of listeners, and what every door makes of a head that is none.
 
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use acceptance::wait_for;
+use anyhow::Result;
 
 use crate::exchange::{Request, exchange};
 use crate::show::{Checks, JSON, OnAir};
@@ -94,12 +97,20 @@ pub(crate) fn listening(show: &OnAir, checks: &mut Checks) -> Result<()> {
     // Tickets.
     let control = show.server.door("control")?;
     let ticket = |event: &str| -> Result<String> {
-        let made =
-            Request::new("POST", &format!("/api/events/{event}/ticket")).body(JSON, "{}").send(&control)?;
-        Ok(made.json()?["ticket"].as_str().with_context(|| made.text())?.to_owned())
+        let mut shown = "{}".to_owned();
+        // Who comes in the moment in which doors open waits for the draw.
+        wait_for("a ticket", Duration::from_secs(40), || {
+            let path = format!("/api/events/{event}/ticket");
+            let made = Request::new("POST", &path).body(JSON, shown.as_str()).send(&control)?;
+            let answer = made.json()?;
+            if let Some(token) = answer["token"].as_str() {
+                shown = serde_json::json!({ "token": token }).to_string();
+            }
+            Ok(answer["ticket"].as_str().map(str::to_owned))
+        })
     };
     let own = ticket(event)?;
-    let foreign = ticket(&show.server.create_event(3_600.0, &[])?.event)?;
+    let foreign = ticket(&show.server.create_event(3_600.0, &["--doors-before", "2h"])?.event)?;
     let mut altered = own.clone().into_bytes();
     altered[8] = if altered[8] == b'A' { b'B' } else { b'A' };
     let altered = String::from_utf8(altered)?;

@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use backend::http::{Connection, Limits, Prefixed, TlsDoor, accept_loop, begin, serve_connection};
+use backend::http::proxy::Proxies;
+use backend::http::{
+    Connection, DoorCounts, Limits, Place, Prefixed, TlsDoor, accept_loop, begin, serve_connection,
+};
 use backend::problem::Problem;
 use backend::tls::Tls;
 use bytes::{Bytes, BytesMut};
@@ -63,6 +66,10 @@ pub(crate) struct Door {
     pub(crate) ready: AtomicBool,
     /// The certificate of the door, if it has one.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// The proxies of the door, if it has any.
+    pub(crate) proxies: Proxies,
+    /// What happens at the door.
+    pub(crate) counts: Arc<DoorCounts>,
     pub(crate) shutdown: CancellationToken,
     sessions: AtomicU64,
 }
@@ -88,6 +95,8 @@ impl Door {
             streams: Arc::new(Semaphore::new(streams_max)),
             ready: AtomicBool::new(false),
             tls: None,
+            proxies: Proxies::default(),
+            counts: Arc::default(),
             shutdown,
             sessions: AtomicU64::new(1),
         }
@@ -137,6 +146,8 @@ pub(crate) async fn serve(
         body_bytes_max: whip::OFFER_BYTES_MAX,
         http2: false,
         drain: Duration::from_millis(700),
+        proxies: door.proxies.clone(),
+        counts: door.counts.clone(),
         ..Limits::default()
     });
     let router = match &tls {
@@ -144,32 +155,28 @@ pub(crate) async fn serve(
         None => router(door.clone()),
     };
     let shutdown = door.shutdown.clone();
-    accept_loop(listener, &limits.clone(), shutdown.clone(), |stream, peer, place| {
+    accept_loop(listener, &limits.clone(), shutdown.clone(), |stream, mut place| {
         let (router, limits, door, tls) = (router.clone(), limits.clone(), door.clone(), tls.clone());
         async move {
-            if let Some(stream) = begin(stream, tls.as_ref(), &limits, &door.shutdown).await {
-                connection(stream, peer, router, &limits, door).await;
+            if let Some(stream) = begin(stream, &mut place, tls.as_ref(), &limits, &door.shutdown).await {
+                connection(stream, place, router, &limits, door).await;
             }
-            drop(place);
         }
     })
     .await;
 }
 
-async fn connection(
-    mut stream: Connection,
-    peer: SocketAddr,
-    router: Router,
-    limits: &Limits,
-    door: Arc<Door>,
-) {
+async fn connection(mut stream: Connection, place: Place, router: Router, limits: &Limits, door: Arc<Door>) {
     let Ok(Some((first, is_source))) = timeout(FIRST_BYTES, first_bytes(&mut stream)).await else { return };
     let shutdown = door.shutdown.clone();
     let stream = Prefixed::new(first, stream);
     if is_source {
+        // What is on the stage makes room for nobody.
+        place.work();
         ingest::serve(stream, door).await;
+        drop(place);
     } else {
-        serve_connection(stream, peer, router, limits, shutdown).await;
+        serve_connection(stream, place, router, limits, shutdown).await;
     }
 }
 

@@ -61,7 +61,8 @@ pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
 }
 
 pub(super) async fn metrics(State(door): State<Arc<Door>>) -> Response {
-    let text = counters::render(&gauges(&door));
+    let mut text = counters::render(&gauges(&door));
+    door.counts.render(&mut text, "minassa_origin_door_total");
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

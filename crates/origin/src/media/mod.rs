@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use backend::bus::Bus;
 use backend::child::Pulses;
 use backend::clock;
-use model::{BootTime, ClockReading, Event, EventSlug, SeatId};
+use model::{BootTime, ClockReading, Digest, Event, EventSlug, SeatId};
 use programme::slate::Slate;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stage::{Actor, AdmitError, CommandError, DirectError, SeatChange, SourceKind};
@@ -77,6 +77,13 @@ pub(crate) enum Order {
         event: EventSlug,
         /// Its slate before the start.
         slate: Slate,
+    },
+    /// What the next signatures of an event's segments are to witness.
+    LedgerHead {
+        /// Which event.
+        event: EventSlug,
+        /// The head of its ledger.
+        head: Digest,
     },
     /// Let a WebRTC source in.
     Join(Box<Join>),
@@ -512,6 +519,11 @@ impl Media {
             Order::Slate { event, slate } => {
                 if let Some(running) = self.events.get_mut(&event) {
                     running.set_slate(slate);
+                }
+            }
+            Order::LedgerHead { event, head } => {
+                if let Some(running) = self.events.get_mut(&event) {
+                    running.set_ledger_head(head);
                 }
             }
             Order::Join(join) => self.join(*join, reading),

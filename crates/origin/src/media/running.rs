@@ -21,8 +21,8 @@ use backend::wire;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use model::{
-    Anchor, BootTime, ClockReading, Epoch, Event, EventSlug, MediaTime, OPUS_FRAME_SAMPLES, PART_SAMPLES,
-    Part, PartKind, PartNumber, SeatId, ShowState, UnixTime,
+    Anchor, BootTime, ClockReading, Digest, Epoch, Event, EventSlug, MediaTime, OPUS_FRAME_SAMPLES,
+    PART_SAMPLES, Part, PartKind, PartNumber, SeatId, ShowState, UnixTime,
 };
 use packager::{ClosingRecords, Opening, Packager, Resume, SilentFrames};
 use programme::slate::Slate;
@@ -538,6 +538,13 @@ impl Running {
         }
         if !lines.is_empty() {
             self.task(Task::Log(lines));
+        }
+    }
+
+    /// What the next signatures are to witness.
+    pub(crate) fn set_ledger_head(&mut self, head: Digest) {
+        if let Some(packager) = &mut self.packager {
+            packager.set_ledger_head(head);
         }
     }
 

@@ -1,0 +1,277 @@
+//! A look at everybody every two seconds: who follows, who starves, what was acknowledged.
+
+use std::sync::{Mutex, PoisonError};
+
+use fanout::Container;
+
+use super::conn::{Conn, Listener, State};
+use crate::channel::Terms;
+
+/// Seconds between two looks.
+pub(crate) const EVERY_S: u32 = 2;
+/// Connections looked at in one turn.
+pub(crate) const LOOKS: usize = 2_000;
+/// Parts after which somebody is known to listen.
+const FOLLOWS_AFTER: u64 = 3;
+/// Seconds after which somebody who has not taken so much, beyond what the kernel may hold, is known not to; so many more
+/// than they would take at the media rate.
+const PATIENCE_S: u64 = 5;
+/// Seconds over which it is judged what somebody takes.
+const SPAN_S: u32 = 10;
+
+/// What was found: sums since the start, but for those that say how it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// Now: connections whose handshake is not finished.
+    pub(crate) shaking: u64,
+    /// Now: connections whose request is not whole.
+    pub(crate) reading: u64,
+    /// Now: sessions open.
+    pub(crate) sessions: u64,
+    /// Now: of those, the ones that took less than a quarter of what was due to them in ten seconds.
+    pub(crate) starved: u64,
+    /// Now: those that took something in the last ten seconds.
+    pub(crate) listeners: u64,
+    /// Sessions of which it is known whether they follow. Each is counted once it is known, so that those who came at once
+    /// and those of them who follow are counted at once too.
+    pub(crate) opened: u64,
+    /// Of those, the ones that took three parts.
+    pub(crate) followed: u64,
+    /// Bytes due to sessions at their media rate, but for those that fill what the kernel may hold.
+    pub(crate) bytes_due: u64,
+    /// Bytes acknowledged, as far as that is certain.
+    pub(crate) bytes_acked: u64,
+}
+
+/// What is known of one listener from one look to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    /// Bytes that the kernel took.
+    pub(crate) bytes: u64,
+    /// Of those, at the last look.
+    seen: u64,
+    /// Bytes that are not due yet: at first what is taken fills what the kernel may hold.
+    credit: u32,
+    /// Seconds of the first look and the last, and of the last one that found something taken.
+    joined: u32,
+    looked: u32,
+    heard: u32,
+    /// Since when it is being judged whether it starves; bytes due and acknowledged since.
+    span: u32,
+    span_due: u32,
+    span_acked: u32,
+    is_known: bool,
+    is_judged: bool,
+    starves: bool,
+    /// On what terms it is counted as one to whom nothing is delivered.
+    deaf: Option<Terms>,
+}
+
+impl Taken {
+    /// On what terms it is counted as one to whom nothing is delivered.
+    pub(crate) fn deaf(&self) -> Option<Terms> {
+        self.deaf
+    }
+
+    /// Counts it, or does no more; what it was and what it is, if that changed.
+    fn listens_on(&mut self, terms: Terms, second: u32) -> Option<[Option<Terms>; 2]> {
+        let is = (second.saturating_sub(self.heard) >= SPAN_S).then_some(terms);
+        let was = std::mem::replace(&mut self.deaf, is);
+        (was != is).then_some([was, is])
+    }
+}
+
+/// The survey that is being made, and the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Surveyor {
+    now: Survey,
+    at: Option<usize>,
+}
+
+/// The last survey, for other threads.
+#[derive(Debug, Default)]
+pub(crate) struct Surveyed(Mutex<Survey>);
+
+impl Surveyed {
+    pub(crate) fn get(&self) -> Survey {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Surveyor {
+    /// Begins to look at everybody, if nobody is being looked at.
+    pub(crate) fn begin(&mut self) {
+        if self.at.is_none() {
+            self.at = Some(0);
+            let Survey { opened, followed, bytes_due, bytes_acked, .. } = self.now;
+            self.now = Survey { opened, followed, bytes_due, bytes_acked, ..Survey::default() };
+        }
+    }
+
+    /// Somebody goes. Who was not judged yet did not follow.
+    pub(crate) fn leave(&mut self, taken: &Taken) {
+        self.now.opened += u64::from(!taken.is_judged);
+    }
+
+    /// Whether there is somebody to be looked at.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Looks at some more. `held_max` bytes may be in the kernel without having been acknowledged. `mark` is told of those in
+    /// a hall who begin or cease to be ones to whom nothing is delivered.
+    pub(crate) fn go_on(
+        &mut self,
+        conns: &mut slab::Slab<Conn>,
+        second: u32,
+        held_max: u64,
+        told: &Surveyed,
+        mut mark: impl FnMut(u16, Container, [Option<Terms>; 2]),
+    ) {
+        let Some(from) = self.at else { return };
+        let to = (from + LOOKS).min(conns.capacity());
+        for key in from..to {
+            let Some(conn) = conns.get_mut(key) else { continue };
+            match &mut conn.state {
+                State::Shaking(_) => self.now.shaking += 1,
+                State::Reading(_) => self.now.reading += 1,
+                State::Listening(listener) => {
+                    self.now.look_at(listener, second, held_max);
+                    let terms = (listener.cursor.rendition(), listener.cursor.tier());
+                    if let Some(change) = listener.taken.listens_on(terms, second) {
+                        mark(listener.hall, listener.cursor.container(), change);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.at = (to < conns.capacity()).then_some(to);
+        if self.at.is_none() {
+            *told.0.lock().unwrap_or_else(PoisonError::into_inner) = self.now;
+        }
+    }
+}
+
+impl Survey {
+    fn look_at(&mut self, listener: &mut Listener, second: u32, held_max: u64) {
+        let rate = u64::from(listener.cursor.rendition().bits_per_second()) / 8;
+        self.look(&mut listener.taken, rate, second, held_max);
+    }
+
+    /// `rate` in bytes a second.
+    fn look(&mut self, taken: &mut Taken, rate: u64, second: u32, held_max: u64) {
+        if !taken.is_known {
+            let credit = u32::try_from(held_max).unwrap_or(u32::MAX);
+            *taken = Taken { is_known: true, credit, joined: second, span: second, ..*taken };
+            (taken.looked, taken.heard) = (second, second);
+        }
+        let elapsed = u64::from(second.saturating_sub(taken.looked));
+        let acked = taken.bytes.saturating_sub(held_max);
+        let more = acked - taken.seen.saturating_sub(held_max);
+        let mut due = rate * elapsed;
+        let lent = due.min(taken.credit.into());
+        due -= lent;
+        // Nobody knows of what the kernel may hold whether it was acknowledged: for as long as it is being filled, it was.
+        if more > 0 || (lent > 0 && taken.bytes > taken.seen) {
+            taken.heard = second;
+        }
+        taken.credit -= lent as u32;
+        (taken.seen, taken.looked) = (taken.bytes, second);
+        taken.span_due = taken.span_due.saturating_add(u32::try_from(due).unwrap_or(u32::MAX));
+        taken.span_acked = taken.span_acked.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        if second.saturating_sub(taken.span) >= SPAN_S {
+            taken.starves = u64::from(taken.span_acked) * 4 < taken.span_due.into();
+            (taken.span, taken.span_due, taken.span_acked) = (second, 0, 0);
+        }
+        self.sessions += 1;
+        self.bytes_due += due;
+        self.bytes_acked += more;
+        self.listeners += u64::from(second.saturating_sub(taken.heard) < SPAN_S);
+        self.starved += u64::from(taken.starves);
+        if !taken.is_judged {
+            let wanted = FOLLOWS_AFTER * rate * 12 / 25;
+            let patience = (held_max + wanted).div_ceil(rate.max(1)) + PATIENCE_S;
+            let follows = acked >= wanted;
+            taken.is_judged = follows || u64::from(second.saturating_sub(taken.joined)) >= patience;
+            self.opened += u64::from(taken.is_judged);
+            self.followed += u64::from(follows);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanout::Tier;
+    use model::Rendition;
+
+    const RATE: u64 = 6_000;
+    const HELD: u64 = 40_960;
+
+    /// Looks for `seconds` at somebody to whom the kernel takes what `bytes` says of each second.
+    fn survey(seconds: u32, bytes: impl Fn(u64) -> u64) -> (Survey, Taken) {
+        let (mut survey, mut taken) = (Survey::default(), Taken::default());
+        for second in (0..=seconds).step_by(EVERY_S as usize) {
+            let Survey { opened, followed, bytes_due, bytes_acked, .. } = survey;
+            survey = Survey { opened, followed, bytes_due, bytes_acked, ..Survey::default() };
+            taken.bytes = bytes(u64::from(second));
+            survey.look(&mut taken, RATE, 100 + second, HELD);
+        }
+        (survey, taken)
+    }
+
+    #[test]
+    fn who_listens_is_known_to_follow_and_counts_from_the_beginning() {
+        let listens = |second| 8_000 + RATE * second;
+        for seconds in [0, 2, 4, 6] {
+            let (survey, _) = survey(seconds, listens);
+            assert_eq!((survey.opened, survey.listeners, survey.starved), (0, 1, 0), "{seconds}");
+        }
+        let (survey, _) = survey(60, listens);
+        assert_eq!((survey.opened, survey.followed, survey.listeners, survey.starved), (1, 1, 1, 0));
+        // All that is due is acknowledged.
+        assert!(survey.bytes_acked >= survey.bytes_due && survey.bytes_due > 50 * RATE, "{survey:?}");
+    }
+
+    #[test]
+    fn who_takes_nothing_is_known_not_to_follow() {
+        let (early, _) = survey(8, |_| HELD);
+        assert_eq!((early.opened, early.bytes_due), (0, 8 * RATE - HELD));
+        let (late, _) = survey(40, |_| HELD);
+        assert_eq!((late.opened, late.followed, late.listeners, late.starved), (1, 0, 0, 1));
+        assert_eq!(late.bytes_acked, 0);
+    }
+
+    #[test]
+    fn who_stops_is_no_listener_after_ten_seconds() {
+        let stops = |second: u64| RATE * second.min(30);
+        assert_eq!(survey(38, stops).0.listeners, 1);
+        assert_eq!(survey(42, stops).0.listeners, 0);
+        assert_eq!(survey(60, stops).0.starved, 1);
+    }
+
+    #[test]
+    fn who_takes_nothing_is_counted_as_nobody_until_something_is_taken() {
+        let terms = (Rendition::Opus48, Tier::new(1).unwrap());
+        let slow = (Rendition::Opus48, Tier::new(2).unwrap());
+        let (_, mut taken) = survey(30, |second| RATE * second.min(15));
+        assert_eq!(taken.listens_on(terms, taken.heard + SPAN_S - 1), None);
+        assert_eq!(taken.listens_on(terms, 140), Some([None, Some(terms)]));
+        assert_eq!((taken.listens_on(terms, 142), taken.deaf()), (None, Some(terms)));
+        assert_eq!(taken.listens_on(slow, 144), Some([Some(terms), Some(slow)]));
+        taken.heard = 145;
+        assert_eq!((taken.listens_on(slow, 146), taken.deaf()), (Some([Some(slow), None]), None));
+    }
+
+    #[test]
+    fn who_leaves_before_it_is_known_did_not_follow() {
+        let (now, taken) = survey(2, |second| RATE * second);
+        let mut surveyor = Surveyor { now, at: None };
+        surveyor.leave(&taken);
+        assert_eq!((surveyor.now.opened, surveyor.now.followed), (1, 0));
+        let (now, taken) = survey(30, |second| RATE * second);
+        let mut surveyor = Surveyor { now, at: None };
+        surveyor.leave(&taken);
+        assert_eq!((surveyor.now.opened, surveyor.now.followed), (1, 1));
+    }
+}
