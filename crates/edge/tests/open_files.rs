@@ -1,6 +1,7 @@
 //! An edge in a process that may open few files, and what its files door runs on. A test of its own: the limit and the
 //! threads are the process's.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::*;
