@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use minassa_edge::seal::{Handshake, Progress, Session, TlsError};
+use minassa_edge::seal::{HEADER_BYTES, Handshake, Progress, Session, TlsError};
 
 use harness::{Identity, Pair, client};
 
@@ -50,6 +50,16 @@ fn seal(criterion: &mut Criterion) {
                     out.clear();
                     at = (at + 1) % listeners;
                     sessions[at].seal(&flush[..bytes], &mut out).expect("a record");
+                });
+            });
+            let mut spare = Vec::with_capacity(FLUSHES[1] + 100);
+            group.bench_function(format!("session, in place, {bytes} bytes"), |bencher| {
+                bencher.iter(|| {
+                    out.clear();
+                    at = (at + 1) % listeners;
+                    out.extend_from_slice(&[0; HEADER_BYTES]);
+                    out.extend_from_slice(&flush[..bytes]);
+                    sessions[at].seal_in_place(&mut out, &mut spare).expect("a record");
                 });
             });
             group.bench_function(format!("kept key, {bytes} bytes"), |bencher| {

@@ -43,7 +43,7 @@ pub const RECORDS_PER_KEY_UPDATE: u64 = 64;
 pub const EMPTY_RECORDS_MAX: u8 = 32;
 
 /// Header of a record: type, version, length.
-const HEADER_BYTES: usize = 5;
+pub const HEADER_BYTES: usize = 5;
 /// The tag of every AEAD of TLS 1.3.
 const TAG_BYTES: usize = 16;
 /// Longest body of a protected record: content, its type, padding and tag (RFC 8446, section 5.2).

@@ -15,7 +15,7 @@ use super::hall::Asked;
 use super::head::BodyWriter;
 use super::measure::Counts;
 use super::survey::Taken;
-use crate::seal::{self, Handshake, Opened, Session, TlsError};
+use crate::seal::{self, HEADER_BYTES, Handshake, Opened, Session, TlsError};
 
 /// Bytes made for a listener at once. What a socket does not take of them is kept, so this bounds what a slow listener
 /// costs beside the kernel's buffer. A flush of the slowest tier is one write: 8 parts of `opus-48` and a notice.
@@ -130,9 +130,9 @@ pub(crate) struct Room {
     raw: Box<[u8]>,
     /// What came in.
     pub(crate) input: Vec<u8>,
-    /// What is to go out.
-    pub(crate) output: Vec<u8>,
-    /// The same as records, or what the protocol itself has to say.
+    /// What is to go out, behind room for a record's header: sealing then needs no other copy of it.
+    output: Vec<u8>,
+    /// Records where there is more than one, or what the protocol itself has to say.
     sealed: Vec<u8>,
 }
 
@@ -145,6 +145,13 @@ impl Room {
             output: output(),
             sealed: output(),
         }
+    }
+
+    /// Where to put what is to go out next, behind what is there already.
+    pub(crate) fn begin(&mut self) -> &mut Vec<u8> {
+        self.output.clear();
+        self.output.extend_from_slice(&[0; HEADER_BYTES]);
+        &mut self.output
     }
 }
 
@@ -376,12 +383,11 @@ impl Conn {
         }
     }
 
-    /// Sends [`Room::output`]; what the socket does not take is kept.
+    /// Sends what was written since [`Room::begin`]; what the socket does not take is kept.
     pub(crate) fn send(&mut self, room: &mut Room, now: u32) -> Progress {
-        let Some(tls) = &mut self.tls else { return self.send_records(&room.output, now) };
-        room.sealed.clear();
-        match tls.session.seal(&room.output, &mut room.sealed) {
-            Ok(()) => self.send_records(&room.sealed, now),
+        let Some(tls) = &mut self.tls else { return self.send_records(&room.output[HEADER_BYTES..], now) };
+        match tls.session.seal_in_place(&mut room.output, &mut room.sealed) {
+            Ok(()) => self.send_records(&room.output, now),
             Err(_) => Progress::Gone,
         }
     }
@@ -448,8 +454,7 @@ impl Conn {
             return Progress::Full;
         }
         let mut sent = 0;
-        room.output.clear();
-        room.output.extend_from_slice(prefix);
+        room.begin().extend_from_slice(prefix);
         loop {
             let State::Listening(listener) = &mut self.state else { return Progress::Done };
             if !listener.is_complete {
@@ -457,17 +462,19 @@ impl Conn {
             }
             let is_complete = listener.is_complete;
             let done = if is_complete { Progress::Ended } else { Progress::Done };
-            if room.output.is_empty() {
+            let length = room.output.len() - HEADER_BYTES;
+            if length == 0 {
                 return done;
             }
-            let length = room.output.len();
             sent += length;
             tally.bytes += length as u64;
             tally.writes += 1;
             match self.send(room, now) {
                 Progress::Done if is_complete || length < FLUSH_BYTES => return done,
                 Progress::Done if sent >= VISIT_BYTES => return Progress::More,
-                Progress::Done => room.output.clear(),
+                Progress::Done => {
+                    room.begin();
+                }
                 other => return other,
             }
         }

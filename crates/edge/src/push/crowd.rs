@@ -61,8 +61,7 @@ impl Crowd {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         conn.state = State::Leaving;
         conn.since = self.second;
-        self.room.output.clear();
-        self.room.output.extend_from_slice(bytes);
+        self.room.begin().extend_from_slice(bytes);
         let progress = match conn.send(&mut self.room, self.second) {
             Progress::Done => Progress::Ended,
             other => other,
@@ -78,8 +77,7 @@ impl Crowd {
             && !is_blocked
             && !listener.is_complete
         {
-            self.room.output.clear();
-            head::BodyWriter::new(&mut self.room.output, listener.chunked).finish(true);
+            head::BodyWriter::new(self.room.begin(), listener.chunked).finish(true);
             listener.is_complete = true;
             if conn.send(&mut self.room, self.second) == Progress::Done {
                 conn.shut_down(&mut self.room, self.second);

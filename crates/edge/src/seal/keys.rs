@@ -72,6 +72,17 @@ impl Keys {
         for piece in content {
             out.extend_from_slice(piece);
         }
+        self.seal_in_place(key, kind, out, begin)
+    }
+
+    /// Makes a record of what stands in `out` behind `begin`: [`HEADER_BYTES`] of anything, then the content.
+    pub(super) fn seal_in_place(
+        &mut self,
+        key: &Expanded,
+        kind: ContentType,
+        out: &mut Vec<u8>,
+        begin: usize,
+    ) -> Result<(), TlsError> {
         out.push(u8::from(kind));
         let body = begin + HEADER_BYTES;
         debug_assert!(out.len() - body <= FRAGMENT_BYTES_MAX + 1);

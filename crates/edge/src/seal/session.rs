@@ -117,21 +117,62 @@ impl Session {
         sealed
     }
 
+    /// Makes records of `buffer`, which is [`HEADER_BYTES`] of anything and then what is to be said; the usual single
+    /// record where it stands, without another copy of it. `spare` is where more than one record is made; both may be
+    /// exchanged. Nothing comes of nothing.
+    ///
+    /// # Errors
+    /// Those of [`Session::seal`]; `buffer` is then empty.
+    pub fn seal_in_place(&mut self, buffer: &mut Vec<u8>, spare: &mut Vec<u8>) -> Result<(), TlsError> {
+        let len = buffer.len().saturating_sub(HEADER_BYTES);
+        let is_single = (1..=FRAGMENT_BYTES_MAX).contains(&len);
+        let sealed = if is_single && self.state != State::Closed && !self.is_key_spent() {
+            let sealed = self
+                .transmit
+                .expand()
+                .and_then(|key| self.transmit.seal_in_place(&key, ContentType::ApplicationData, buffer, 0));
+            self.count_record();
+            if sealed.is_err() {
+                self.state = State::Closed;
+            }
+            sealed
+        } else {
+            spare.clear();
+            let sealed = self.seal(buffer.get(HEADER_BYTES..).unwrap_or_default(), spare);
+            std::mem::swap(buffer, spare);
+            sealed
+        };
+        if sealed.is_err() {
+            buffer.clear();
+        }
+        sealed
+    }
+
+    /// Whether a new key has to be taken before the next record.
+    fn is_key_spent(&self) -> bool {
+        self.transmit.sequence() >= self.key_records_max
+    }
+
+    /// One more record of data is out: now and then the peer may send a key update more.
+    fn count_record(&mut self) {
+        if self.transmit.sequence().is_multiple_of(RECORDS_PER_KEY_UPDATE) {
+            self.key_updates = (self.key_updates + 1).min(KEY_UPDATES_MAX);
+        }
+    }
+
     fn seal_records(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), TlsError> {
         let mut left: usize = pieces.iter().map(|piece| piece.len()).sum();
         out.reserve(left + left.div_ceil(FRAGMENT_BYTES_MAX) * RECORD_OVERHEAD);
         let mut key = self.transmit.expand()?;
         let mut offset = 0;
         while left > 0 {
-            if self.transmit.sequence() >= self.key_records_max {
+            if self.is_key_spent() {
                 self.update_transmit(&mut key, out)?;
             }
             let len = left.min(FRAGMENT_BYTES_MAX);
             let content = slices(pieces, offset, len);
             self.transmit.seal(&key, ContentType::ApplicationData, content, out)?;
-            if self.transmit.sequence().is_multiple_of(RECORDS_PER_KEY_UPDATE) {
-                self.key_updates = (self.key_updates + 1).min(KEY_UPDATES_MAX);
-            }
+            self.count_record();
             offset += len;
             left -= len;
         }

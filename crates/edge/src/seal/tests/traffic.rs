@@ -53,8 +53,14 @@ proptest! {
                 Act::Down(lens) => {
                     let pieces: Vec<_> = lens.iter().map(|len| noise(sent.len() + len, *len)).collect();
                     let pieces: Vec<_> = pieces.iter().map(|piece| &piece[..]).collect();
-                    session.seal_gathered(&pieces, &mut out).unwrap();
-                    let (all, overhead) = (pieces.concat(), out.len());
+                    let all = pieces.concat();
+                    if lens.len() % 2 == 0 {
+                        session.seal_gathered(&pieces, &mut out).unwrap();
+                    } else {
+                        out = [&[0xee; HEADER_BYTES][..], &all].concat();
+                        session.seal_in_place(&mut out, &mut b"left over".to_vec()).unwrap();
+                    }
+                    let overhead = out.len();
                     let records = all.len().div_ceil(FRAGMENT_BYTES_MAX);
                     prop_assert!(overhead >= all.len() + records * RECORD_OVERHEAD);
                     sent.extend(all);
@@ -91,6 +97,9 @@ proptest! {
         prop_assert_eq!(pair.client.read_tls(&mut &out[..]).unwrap(), out.len());
         prop_assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
         prop_assert!(matches!(session.seal(b"more", &mut out), Err(TlsError::Closed)));
+        let mut plain = [&[0; HEADER_BYTES][..], b"more"].concat();
+        prop_assert!(matches!(session.seal_in_place(&mut plain, &mut Vec::new()), Err(TlsError::Closed)));
+        prop_assert!(plain.is_empty(), "nothing plain is left to be sent");
     }
 
     #[test]
@@ -190,7 +199,7 @@ fn a_key_is_changed_long_before_the_limit_of_its_cipher() {
 fn a_buffer_grows_once_and_only_by_what_is_sealed() {
     let identity = Identity::make();
     let mut pair = Pair::new(&Arc::new(identity.server()), client(identity.client()));
-    for len in [1, 3_000, FRAGMENT_BYTES_MAX, FRAGMENT_BYTES_MAX + 1, 5 * FRAGMENT_BYTES_MAX] {
+    for len in [1, 3_000, FRAGMENT_BYTES_MAX, HEADER_BYTES, FRAGMENT_BYTES_MAX + 1, 5 * FRAGMENT_BYTES_MAX] {
         let expected = len + len.div_ceil(FRAGMENT_BYTES_MAX) * RECORD_OVERHEAD;
         let mut out = Vec::with_capacity(expected);
         let place = out.as_ptr();
