@@ -34,6 +34,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use admission::doorstep::Room;
+use admission::ledger::Ja4;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
@@ -351,6 +352,9 @@ fn receive(
         ));
     };
     head.extensions.insert(Peer(peer));
+    if let Some(fingerprint) = place.fingerprint() {
+        head.extensions.insert(Client(fingerprint));
+    }
     Ok((Request::from_parts(head, Body::new(Limited::new(body, limits.body_bytes_max))), share))
 }
 
@@ -425,6 +429,11 @@ pub async fn serve(
 /// request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
+
+/// The fingerprint of the TLS that a request came over, in the request's extensions; not there without TLS, nor where a proxy
+/// speaks it in the client's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client(pub Ja4);
 
 /// A connection some of whose first bytes were read already: they are read again, then the rest.
 #[derive(Debug)]

@@ -17,6 +17,7 @@
 
 mod certificate;
 mod config;
+mod ja4;
 mod own;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use certificate::{Certificate, CertificateError, Facts};
 pub use config::{TlsConfig, TlsConfigError};
+pub(crate) use ja4::HELLO_BYTES_MAX;
+pub use ja4::{fuzz, ja4};
 pub use own::OwnCertificate;
 pub use tickets::{TICKET_LIFETIME_S, Tickets};
 

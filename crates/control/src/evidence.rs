@@ -5,18 +5,26 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use admission::ledger::{Cause, Measure, PREFIXES_MAX, PrefixKey, PrefixTag, ProcessBin};
+use admission::ledger::{Cause, Ja4, Measure, PREFIXES_MAX, PrefixKey, PrefixTag, ProcessBin};
 use backend::evidence::{Counts, Tally};
 use model::UnixTime;
 
 use crate::challenges;
 use crate::state::Control;
 
-/// Who arrived, by where from; addresses are not kept. Bounded by [`PREFIXES_MAX`].
+/// Who arrived, by where from and by the fingerprint of their TLS; addresses are not kept. Each bounded by [`PREFIXES_MAX`].
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     key: PrefixKey,
-    counts: Mutex<(BTreeMap<PrefixTag, u64>, u64)>,
+    counts: Mutex<Arrived>,
+}
+
+#[derive(Debug, Default)]
+struct Arrived {
+    prefixes: BTreeMap<PrefixTag, u64>,
+    uncounted: u64,
+    fingerprints: BTreeMap<Ja4, u64>,
+    other_fingerprints: u64,
 }
 
 impl Arrivals {
@@ -26,25 +34,35 @@ impl Arrivals {
     }
 
     /// Somebody asks for the first time.
-    pub(crate) fn count(&self, address: IpAddr) {
+    pub(crate) fn count(&self, address: IpAddr, fingerprint: Option<Ja4>) {
         let tag = self.key.tag(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (prefixes, uncounted) = &mut *counts;
-        if prefixes.len() < PREFIXES_MAX || prefixes.contains_key(&tag) {
-            *prefixes.entry(tag).or_default() += 1;
-        } else {
-            *uncounted += 1;
+        let Arrived { prefixes, uncounted, fingerprints, other_fingerprints } = &mut *counts;
+        count_bounded(prefixes, uncounted, tag);
+        if let Some(fingerprint) = fingerprint {
+            count_bounded(fingerprints, other_fingerprints, fingerprint);
         }
     }
 
     /// Those since this was asked last, into a bin.
     fn tell(&self, bin: &mut ProcessBin) {
-        let (prefixes, uncounted) =
-            std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
-        for (tag, count) in prefixes {
+        let arrived = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        for (tag, count) in arrived.prefixes {
             bin.arrive(tag, None, count);
         }
-        bin.counts.admission.arrivals = bin.counts.admission.arrivals.saturating_add(uncounted);
+        bin.counts.admission.arrivals = bin.counts.admission.arrivals.saturating_add(arrived.uncounted);
+        for (fingerprint, count) in arrived.fingerprints {
+            bin.count_fingerprint(fingerprint, count);
+        }
+        bin.count_other_fingerprints(arrived.other_fingerprints);
+    }
+}
+
+fn count_bounded<T: Ord>(counts: &mut BTreeMap<T, u64>, others: &mut u64, key: T) {
+    if counts.len() < PREFIXES_MAX || counts.contains_key(&key) {
+        *counts.entry(key).or_default() += 1;
+    } else {
+        *others += 1;
     }
 }
 
@@ -154,16 +172,18 @@ mod tests {
     #[test]
     fn arrivals_are_counted_by_network_and_told_once() {
         let arrivals = Arrivals::new([3; 32]);
+        let browser: Ja4 = "t13d1516h2_8daaf6152771_d8a2da3f94cd".parse().unwrap();
         for n in 0..30 {
-            arrivals.count(IpAddr::from([192, 0, 2, n]));
+            arrivals.count(IpAddr::from([192, 0, 2, n]), Some(browser));
         }
-        arrivals.count(IpAddr::from([192, 0, 3, 1]));
+        arrivals.count(IpAddr::from([192, 0, 3, 1]), None);
         let start = BinStart::try_from(0).unwrap();
         let mut bin = ProcessBin::new(start, 1, 0);
         arrivals.tell(&mut bin);
         assert_eq!(bin.counts.admission.arrivals, 31);
         let published = admission::ledger::Merger::new().merge(start, 1, &[bin]);
         assert_eq!(published.prefixes().map(|prefixes| prefixes.total()), Some(31));
+        assert_eq!(published.fingerprints().map(|found| found.mix()), Some(&[(browser, 30)][..]));
         let mut next = ProcessBin::new(start, 1, 0);
         arrivals.tell(&mut next);
         assert_eq!(next.counts.admission.arrivals, 0);

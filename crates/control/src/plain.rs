@@ -7,7 +7,7 @@ use admission::room::{MintCost, RoomState, Wait};
 use admission::ticket::Class;
 use axum::response::{IntoResponse, Response};
 use backend::clock;
-use backend::http::Peer;
+use backend::http::{Client, Peer};
 use http::{HeaderName, HeaderValue, Method, header, request};
 use model::{EventSlug, ShowState};
 use web::{Language, PAGE_HEADERS, PlainOffer, PlainPage, negotiate_language, plain_page};
@@ -71,7 +71,9 @@ pub(crate) fn page(control: &Control, known: &Known, head: &request::Parts) -> R
                 matches!(gate, Gate::Paid(_) | Gate::Closed { refusal: Some(Refusal::Early { .. }), .. });
             if !returns && kept.is_none() {
                 Counters::add(&control.counters.asked);
-                control.arrivals.count(address);
+                control
+                    .arrivals
+                    .count(address, head.extensions.get().map(|Client(fingerprint)| *fingerprint));
             }
             match gate {
                 Gate::Open | Gate::Paid(_) => Ok(control.rooms().ask(&event.slug, ask, doors, now)),

@@ -83,6 +83,11 @@ impl ProcessBin {
         }
     }
 
+    /// Counts arrivals whose fingerprints were not told apart.
+    pub fn count_other_fingerprints(&mut self, arrivals: u64) {
+        self.other_fingerprints = self.other_fingerprints.saturating_add(arrivals);
+    }
+
     /// Notes what was done about it, and how often.
     pub fn mitigate(&mut self, measure: Measure, cause: Cause, count: u64) {
         if count > 0 {

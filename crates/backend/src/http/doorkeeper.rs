@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use admission::doorstep::{Meter, Places, Prefix, Room, Shares};
+use admission::ledger::Ja4;
 use slab::Slab;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -178,6 +179,8 @@ pub struct Place {
     peer: SocketAddr,
     lane: u8,
     introduction: Introduction,
+    /// Of the client's TLS, once its hello is there.
+    pub(super) fingerprint: Option<Ja4>,
     out: CancellationToken,
 }
 
@@ -235,7 +238,7 @@ impl Doorkeeper {
         };
         drop(state);
         count(&self.counts.accepted);
-        Ok(Place { keeper: self.clone(), key, peer, lane, introduction, out })
+        Ok(Place { keeper: self.clone(), key, peer, lane, introduction, fingerprint: None, out })
     }
 
     /// Waits until there may be room again.
@@ -253,6 +256,11 @@ impl Place {
     /// Where the connection comes from, as far as that is known.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The fingerprint of the client's TLS; `None` without TLS, and where a proxy speaks it in the client's place.
+    pub(super) fn fingerprint(&self) -> Option<Ja4> {
+        self.fingerprint.filter(|_| self.introduction != Introduction::Requests)
     }
 
     /// How it says who is behind it.

@@ -14,14 +14,15 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::either::Either;
+use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
 
 use super::{Limits, Place};
 use crate::problem::Problem;
-use crate::tls::{Door, Handshakes, Tls};
+use crate::tls::{Door, HELLO_BYTES_MAX, Handshakes, Tls, ja4};
 
 /// A connection, over TLS or not.
 pub type Connection = Either<TcpStream, TlsStream<TcpStream>>;
@@ -84,13 +85,15 @@ impl TlsDoor {
     /// Makes the handshake, within [`Limits::handshake_timeout`] and not beyond `shutdown`; `None` if there is none.
     /// Who speaks plain HTTP is told so.
     ///
+    /// The client's fingerprint stays with its `place`, for the ledger.
+    ///
     /// Nearly all its processor time goes into one step, once all of the `ClientHello` is there. For that step there is a
     /// turn to be waited for: so one prefix that floods the door with handshakes keeps neither the handshakes of others
     /// nor what was begun before from their share.
     pub async fn accept(
         &self,
         mut stream: TcpStream,
-        place: &Place,
+        place: &mut Place,
         limits: &Limits,
         shutdown: &CancellationToken,
     ) -> Option<TlsStream<TcpStream>> {
@@ -101,9 +104,15 @@ impl TlsDoor {
                 refuse_plain(&mut stream).await;
                 return None;
             }
-            let shaken = match LazyConfigAcceptor::new(Acceptor::default(), stream).await {
+            let mut said = Vec::new();
+            let overheard = InspectReader::new(stream, |bytes: &[u8]| {
+                said.extend_from_slice(&bytes[..bytes.len().min(HELLO_BYTES_MAX - said.len())]);
+            });
+            let shaken = match LazyConfigAcceptor::new(Acceptor::default(), overheard).await {
                 Ok(hello) => {
                     let turn = place.handshake().await?;
+                    let hello = StartHandshake::from_parts(hello.accepted, hello.io.into_inner());
+                    place.fingerprint = ja4(&said);
                     let mut accept = pin!(hello.into_stream(self.config.clone()));
                     // What is left after the first look is to wait for the peer, which takes no turn.
                     let first = poll_fn(|context| Poll::Ready(accept.as_mut().poll(context))).await;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use axum::Router;
+use axum::extract::Extension;
 use axum::routing::get;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -30,6 +31,7 @@ fn open(door: Door, limits: Limits) -> Https {
     let tls = Arc::new(Tls::open(&config, directory.path()).unwrap().unwrap());
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
+        .route("/client", get(|Extension(Client(ja4)): Extension<Client>| async move { ja4.to_string() }))
         .route("/large", get(|| async { vec![b'x'; 32 * 1024 * 1024] }));
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
     let listener = TcpListener::from_std(listener).unwrap();
@@ -71,7 +73,12 @@ impl Https {
 }
 
 async fn get_root(stream: &mut TlsStream<TcpStream>) -> String {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    get_from(stream, "/").await
+}
+
+async fn get_from(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = [0; 1024];
     let count = stream.read(&mut answer).await.unwrap();
     String::from_utf8_lossy(&answer[..count]).into_owned()
@@ -98,6 +105,22 @@ async fn requests_are_answered_over_tls() {
         assert!(get_root(&mut stream).await.ends_with("hello"));
         assert_eq!(https.counts().full, 2);
     }
+}
+
+#[tokio::test]
+async fn a_request_knows_the_fingerprint_of_its_client() {
+    let https = open(Door::Http2, Limits::default());
+    let mut found = Vec::new();
+    for protocols in [&["http/1.1"][..], &["http/1.1"], &[]] {
+        let mut stream = https.connect("localhost", protocols).await.unwrap();
+        let answer = get_from(&mut stream, "/client").await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        found.push(body.to_owned());
+    }
+    // rustls shuffles its extensions, as browsers do, and names the server.
+    assert_eq!(found[0], found[1]);
+    assert!(found[0].starts_with("t13d") && found[0][8..10] == *"h1", "{}", found[0]);
+    assert!(found[2].starts_with("t13d") && found[2][8..10] == *"00", "{}", found[2]);
 }
 
 #[tokio::test]

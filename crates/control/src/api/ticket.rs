@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use backend::clock;
-use backend::http::Peer;
+use backend::http::{Client, Peer};
 use backend::problem::Problem;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -157,7 +157,7 @@ pub(super) async fn issue(
         // Who waits asks again and again, and is one; who comes with an answer was counted when they were challenged.
         if !placed && !matches!(gate, Gate::Paid(_)) {
             Counters::add(&control.counters.asked);
-            control.arrivals.count(address);
+            control.arrivals.count(address, head.extensions.get().map(|Client(fingerprint)| *fingerprint));
         }
         let paid = match gate {
             Gate::Open => MintCost::default(),
