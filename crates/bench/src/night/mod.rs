@@ -14,12 +14,13 @@
 //! | `guest`, `guests` | an honest newcomer, and a process of many |
 //! | `watch` | memory and files of every role |
 //! | `figures` | what a run comes to, and what must hold |
-//! | `siege`, `rush`, `exit`, `kills`, `census` | the scenarios |
+//! | `siege`, `rush`, `exit`, `kills`, `census`, `evenings` | the scenarios |
 //!
 //! Every figure stands beside the same run without the attack. A run in which a generator was short of processor says
 //! nothing against the server: what did not hold in it is not judged.
 
 mod census;
+mod evenings;
 mod exit;
 mod figures;
 pub(crate) mod guest;
@@ -57,13 +58,15 @@ pub enum Night {
     Kills,
     /// How many listen, as it is told and as it is (line 7).
     Count,
+    /// What ledgers say of evenings that hold a crowd, an attack or a fault (line 5).
+    Verdicts,
     /// One attack while people listen and others come (line 4).
     Siege(Attack),
 }
 
 impl Night {
     fn all() -> Vec<Self> {
-        let mut all = vec![Self::Crowd, Self::Exit, Self::Kills, Self::Count];
+        let mut all = vec![Self::Crowd, Self::Exit, Self::Kills, Self::Count, Self::Verdicts];
         all.extend(Attack::value_variants().iter().copied().map(Self::Siege));
         all
     }
@@ -75,6 +78,7 @@ impl Night {
             "exit" => vec![Self::Exit],
             "kills" => vec![Self::Kills],
             "count" => vec![Self::Count],
+            "verdicts" => vec![Self::Verdicts],
             "attacks" => Self::all().into_iter().filter(|night| matches!(night, Self::Siege(_))).collect(),
             other => {
                 let attack = Attack::from_str(other, false);
@@ -87,7 +91,7 @@ impl Night {
 /// Flags of the night.
 #[derive(Clone, Debug, Args)]
 pub struct NightFlags {
-    /// crowd, exit, kills, count, attacks, or an attack by its name [default: everything].
+    /// crowd, exit, kills, count, verdicts, attacks, or an attack by its name [default: everything].
     pub scenarios: Vec<String>,
     /// The binary under test [default: beside this program].
     #[arg(long, value_name = "FILE")]
@@ -384,6 +388,7 @@ pub fn night(flags: &NightFlags) -> Result<()> {
             Night::Exit => exit::exit(&place, &mut sheet),
             Night::Kills => kills::kills(&place, &mut sheet),
             Night::Count => census::census(&place, &mut sheet),
+            Night::Verdicts => evenings::evenings(&place, &mut sheet),
             Night::Siege(attack) => {
                 attacks.push(attack);
                 Ok(())
@@ -438,7 +443,8 @@ mod tests {
         assert_eq!(Night::named("rapid-reset").unwrap(), [Night::Siege(Attack::RapidReset)]);
         assert_eq!(Night::named("attacks").unwrap().len(), Attack::value_variants().len());
         assert_eq!(Night::named("count").unwrap(), [Night::Count]);
-        assert_eq!(Night::all().len(), 4 + Attack::value_variants().len());
+        assert_eq!(Night::named("verdicts").unwrap(), [Night::Verdicts]);
+        assert_eq!(Night::all().len(), 5 + Attack::value_variants().len());
         assert!(Night::named("everything").is_err());
     }
 

@@ -134,7 +134,7 @@ fn open_lab(flags: &LabFlags) -> Result<Lab> {
     if flags.server_core == flags.load_core {
         bail!("servers and crowds must have cores of their own");
     }
-    let shield = flags.shield.then(|| shield::Shield::raise(flags.server_core));
+    let shield = flags.shield.then(|| shield::Shield::raise(flags.server_core)).transpose()?;
     tie(flags.load_core)?;
     let mut lab = Lab::new(minassa, [flags.server_core, flags.load_core])?;
     lab.shield = shield;
