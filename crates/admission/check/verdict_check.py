@@ -339,7 +339,7 @@ TABLE = {
     "unused_tickets": ("l7", 5_000, 200, ("risen", "asked", 15)),
     "lost_sessions": ("l7", 5_000, 200, ("risen", "opened", 15)),
     "bare_playlists": ("l7", 40_000, 2_000, ("risen", "playlists", 30)),
-    "shut_readers": ("l7", 5_000, 200, ("risen", "asked", 15)),
+    "shut_readers": ("l7", 5_000, 200, ("risen", "arrivals", 15)),
     "unfinished_requests": ("l7", 4_000, 500, ("on time",)),
     "slow_requests": ("l7", 4_000, 400, None),
     "protocol_abuse": ("l7", 100, 200, None),
@@ -563,10 +563,14 @@ class Judge:
         now, then = self.b0(name), count(first, name)
         more = less(less(now, then), by_chance(now + then))
         came = self.surplus("used", 1, 3, len(self.seen) - 1)
-        if more > came + came // 4 or self.short():
+        if not unknown:
+            plain = [self.surplus(name, 1, 3, len(self.seen) - 1) for name in ("arrivals", "asked")]
+            came += less(*plain)
+        if more > came + came // 4 or (unknown and self.short()):
             return None
-        unheard = less(came, self.surplus("followed", 0, 3, len(self.seen)))
-        return self.part(min(more, unheard), came)
+        if unknown:
+            more = min(more, less(came, self.surplus("followed", 0, 3, len(self.seen))))
+        return self.part(more, came)
 
     def unfinished_requests(self):
         return self.held("pending")

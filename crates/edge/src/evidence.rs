@@ -1,8 +1,8 @@
 //! What an edge counts for the ledger.
 //!
-//! What was *acknowledged* cannot be asked of a socket without unsafe code, so it is bounded from below: the kernel keeps at
-//! most twice the send buffer for who takes nothing (socket(7)), and whatever it took beyond that was acknowledged. An
-//! honest listener's bytes are counted some seconds late; a connection that takes nothing is never counted.
+//! What was *acknowledged* would cost a question to the kernel for each listener, so it is bounded from below: the kernel
+//! keeps at most twice the send buffer for who takes nothing (socket(7)), and whatever it took beyond that was acknowledged.
+//! An honest listener's bytes are counted some seconds late; a connection that takes nothing is never counted.
 
 use std::sync::atomic::Ordering;
 
@@ -136,8 +136,8 @@ impl Counting {
         let hls = hls_listeners(shared);
         counts.audio.sessions = sums.survey.sessions + hls;
         counts.audio.starved = sums.survey.starved;
-        // Whether the receiver had shut its window would have to be asked of the socket.
-        counts.audio.shut_unknown = sums.survey.starved;
+        counts.audio.shut = sums.survey.shut;
+        counts.audio.shut_unknown = sums.survey.shut_unknown;
         counts.audio.listeners = sums.survey.listeners + hls;
         counts.own.level = in_force.level.number().into();
         counts.own.capacity = shared.listeners_max;

@@ -155,7 +155,7 @@ enum Kept {
 /// Our own counters.
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
-    datagrams: u64,
+    taken: u64,
     refused: u64,
 }
 
@@ -163,7 +163,7 @@ impl Own {
     fn now() -> Self {
         let refused = [&counters::DATAGRAMS_STUN, &counters::DATAGRAMS_STRANGE, &counters::DATAGRAMS_REFUSED];
         let refused = refused.iter().map(|counter| counter.value()).sum::<u64>();
-        Self { datagrams: counters::DATAGRAMS.value() + refused, refused }
+        Self { taken: counters::DATAGRAMS.value(), refused }
     }
 }
 
@@ -238,7 +238,7 @@ impl Evidence {
         }
         if let Some(mut bin) = self.tally.turn(now) {
             let own = Own::now();
-            bin.counts.own.datagrams = own.datagrams - self.before.datagrams;
+            bin.counts.own.datagrams = own.taken - self.before.taken;
             bin.counts.own.datagrams_refused = own.refused - self.before.refused;
             bin.counts.own.disk_write_us = std::mem::take(&mut self.disk_write_us);
             self.before = own;

@@ -181,7 +181,7 @@ counters! {
         sessions: u64 = sum,
         /// Gauge: sessions that acknowledged less than a quarter of what was due to them in this bin.
         starved: u64 = sum,
-        /// Gauge: starved sessions whose receiver had shut its window: the network was not to blame.
+        /// Gauge: sessions whose receiver had shut its window for two seconds or more: the network is not to blame.
         shut: u64 = sum,
         /// Gauge: starved sessions of which the platform cannot say that.
         shut_unknown: u64 = sum,

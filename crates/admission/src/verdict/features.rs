@@ -269,6 +269,7 @@ impl View<'_> {
             Needs::Flat => self.is_flat(),
             Needs::Requests => self.has_risen(30, |c| c.door.requests),
             Needs::Asked => self.has_risen(15, |c| c.tickets.asked),
+            Needs::Came => self.has_risen(15, |c| c.admission.arrivals),
             Needs::Opened => self.has_risen(15, |c| c.audio.opened),
             Needs::Playlists => self.has_risen(30, |c| c.audio.playlists),
             Needs::Arrivals => self.arrivals_have_risen(),
@@ -340,14 +341,18 @@ impl View<'_> {
                 let held = |at: usize| self.of(at, |c| if unknown { c.audio.starved } else { c.audio.shut });
                 let (now, before) = (held(0), held(oldest));
                 let more = now.saturating_sub(before).saturating_sub(by_chance(now.saturating_add(before)));
-                let came = self.earlier_beyond(|c| c.tickets.used);
-                let heard = self.unusual_followers(WINDOW);
-                let unheard = came.saturating_sub(heard);
+                let used = self.earlier_beyond(|c| c.tickets.used);
+                // Who comes without a ticket arrives and does not ask for one.
+                let plain = self.earlier_beyond(|c| c.admission.arrivals);
+                let plain = plain.saturating_sub(self.earlier_beyond(|c| c.tickets.asked));
+                let came = if unknown { used } else { used.saturating_add(plain) };
                 // If more stopped reading than came, those stopped who were there: that is us, or a carrier.
-                if more > came.saturating_add(came / 4) || self.is_short() {
+                if more > came.saturating_add(came / 4) || (unknown && self.is_short()) {
                     return None;
                 }
-                of(more.min(unheard), came)
+                // A network that carries nothing starves who followed before. It shuts no window.
+                let unheard = came.saturating_sub(self.unusual_followers(WINDOW));
+                of(if unknown { more.min(unheard) } else { more }, came)
             }
             Feature::UnfinishedRequests => {
                 let part = |bin: &Bin| share(bin.counts().door.pending, bin.counts().door.connections);

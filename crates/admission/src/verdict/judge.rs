@@ -180,7 +180,10 @@ impl Findings {
         let doubts = fired.iter().filter(|(rule, _)| rule.sign == Sign::Doubt).count();
         let corroborated = doubts >= 3 || fired.iter().any(|(rule, _)| corroborates(rule.feature));
         let ambiguous = |rule: &Rule| {
-            matches!(rule.needs, Needs::OnTime | Needs::Asked | Needs::Opened | Needs::Playlists)
+            matches!(
+                rule.needs,
+                Needs::OnTime | Needs::Asked | Needs::Came | Needs::Opened | Needs::Playlists
+            )
         };
         fired.retain(|(rule, _)| !slow || corroborated || !ambiguous(rule));
         let shut = fired.iter().any(|(rule, _)| rule.feature == Feature::ShutReaders);

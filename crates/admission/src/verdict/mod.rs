@@ -66,7 +66,7 @@
 //! | `unused_tickets` | `share(count, E⁺(given)) ∸ share(S3(server_errors), S3(requests))`; needs `b1` | `E⁺(given) ∸ S3⁺(used) ∸ chance(E(given))` |
 //! | `lost_sessions` | `share(count, max(E⁺(opened), E⁺(used)))`; needs `b1` | `E⁺(opened) ∸ S3⁺(followed) ∸ chance(E(opened))` |
 //! | `bare_playlists` | `share(S2(playlists), S2(files) + S2(opened) + S2(server_errors))` | `S2(playlists) ∸ S2(files)` |
-//! | `shut_readers` | `share(count, E⁺(used))`; needs `b1`; not while we may be short, nor if `d > E⁺(used) + ⌊E⁺(used) ÷ 4⌋`: then those stopped reading who were there | the lesser of `d` and `E⁺(used) ∸ F⁺(3)`, where `d = x of b0 ∸ x of the oldest bin of the window ∸ chance(both added)`, and `x` is `shut`, or `starved` if `shut_unknown` of one of these two bins is not 0 |
+//! | `shut_readers` | `share(count, came)`; needs `b1`; not if `d > came + ⌊came ÷ 4⌋`: then those stopped reading who were there. It is *unknown* who reads if `shut_unknown` of `b0` or of the oldest bin of the window is not 0; then not while we may be short either | `d = x of b0 ∸ x of the oldest bin of the window ∸ chance(both added)`, where `x` is `shut` and `came = E⁺(used) + (E⁺(arrivals) ∸ E⁺(asked))`. Where unknown `x` is `starved`, `came = E⁺(used)`, and the count the lesser of `d` and `came ∸ F⁺(3)` |
 //! | `unfinished_requests` | the lesser of `share(pending, connections)` of `b0` and of `b1`; needs `b1` | `pending` of `b0` |
 //! | `slow_requests` | `share(count, S2(connections))` | `S2(timed_out)` |
 //! | `protocol_abuse` | `share(count, S2(connections))` | `S2(abuse)` |

@@ -30,6 +30,8 @@ pub enum Needs {
     Requests,
     /// Tickets asked for have risen 15 tenths; corroborated while we are slow.
     Asked,
+    /// Arrivals have risen 15 tenths; corroborated while we are slow.
+    Came,
     /// Sessions opened have risen 15 tenths; corroborated while we are slow.
     Opened,
     /// Playlists have risen 30 tenths; corroborated while we are slow.
@@ -137,10 +139,11 @@ pub const THRESHOLDS: [Rule; 28] = [
         Sign::L7,
         5_000,
         200,
-        Needs::Asked,
-        "A page drains its socket whatever the player does. Of those who come one in twenty is a frozen phone, and one in \
-         four starves where networks are bad. Half of those beyond the usual, who do not follow either, are programs \
-         that hold us on purpose; if more stop than came, it is not those who came.",
+        Needs::Came,
+        "A page drains its socket whatever the player does, and no network shuts a window. Of those who come one in \
+         twenty is a frozen phone; half of those beyond the usual are programs that hold us on purpose. Where the kernel \
+         does not tell who reads, one in four starves where networks are bad, so that they must not have followed \
+         either. If more stop than came, it is not those who came.",
     ),
     rule(
         Feature::UnfinishedRequests,

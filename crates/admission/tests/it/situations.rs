@@ -90,6 +90,7 @@ fn newcomers_who_starve_and_do_not_follow_hold_us_unless_it_may_be_us() {
     let come = |starved: u64, followed: u64, level: u64| {
         let verdicts = evening(0..QUIET + 2, |at, bin| {
             if at >= QUIET {
+                bin.arrive(PrefixTag(0), None, 1_000);
                 let c = &mut bin.counts;
                 (c.tickets.asked, c.tickets.given, c.tickets.used) = (1_200, 1_150, 1_100);
                 (c.audio.starved, c.audio.shut_unknown) = (starved, starved);
@@ -105,6 +106,28 @@ fn newcomers_who_starve_and_do_not_follow_hold_us_unless_it_may_be_us() {
     assert_eq!(come(5_000, 170, 0), None, "those starve who were there");
     assert_eq!(come(800, 170, 3), None, "the ladder says that we are short of something");
     assert_eq!(come(300, 170, 0), None, "of few it says nothing");
+}
+
+#[test]
+fn newcomers_who_shut_their_windows_hold_us_whether_they_follow_or_not() {
+    let come = |shut: u64, with_tickets: u64| {
+        let verdicts = evening(0..QUIET + 2, |at, bin| {
+            if at >= QUIET {
+                bin.arrive(PrefixTag(0), None, 1_000);
+                let c = &mut bin.counts;
+                (c.tickets.asked, c.tickets.used) = (200 + with_tickets, 190 + with_tickets);
+                (c.audio.opened, c.audio.followed) = (1_190, 1_170);
+                (c.audio.shut, c.audio.starved, c.own.level) = (shut, shut, 3);
+            }
+        });
+        let last = verdicts.last().unwrap();
+        last.reasons.iter().find(|reason| reason.feature == Feature::ShutReaders).map(|reason| reason.value)
+    };
+    // 1,000 more than usual had ten seconds, and 800 of them read nothing, of whom 112 may by chance.
+    assert_eq!(come(800, 1_000), Some(6_880));
+    assert_eq!(come(800, 0), Some(6_880), "who has no ticket comes too");
+    assert_eq!(come(5_000, 1_000), None, "those stopped who were there");
+    assert_eq!(come(550, 1_000), None, "most read");
 }
 
 #[test]

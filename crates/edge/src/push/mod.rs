@@ -20,6 +20,7 @@ mod hall;
 mod head;
 mod measure;
 mod survey;
+mod window;
 
 use std::collections::HashMap;
 use std::io;

@@ -4,13 +4,15 @@ use std::sync::{Mutex, PoisonError};
 
 use fanout::Container;
 
-use super::conn::{Conn, Listener, State};
+use super::conn::{Conn, State};
+use super::window;
 use crate::channel::Terms;
 
 /// Seconds between two looks.
 pub(crate) const EVERY_S: u32 = 2;
-/// Connections looked at in one turn.
+/// What may be looked at in one turn: a connection is one, and asking the kernel about it this many more.
 pub(crate) const LOOKS: usize = 2_000;
+const ASKING: usize = 3;
 /// Parts after which somebody is known to listen.
 const FOLLOWS_AFTER: u64 = 3;
 /// Seconds after which somebody who has not taken so much, beyond what the kernel may hold, is known not to; so many more
@@ -18,6 +20,12 @@ const FOLLOWS_AFTER: u64 = 3;
 const PATIENCE_S: u64 = 5;
 /// Seconds over which it is judged what somebody takes.
 const SPAN_S: u32 = 10;
+/// Seconds from the first look in which the kernel is asked whether somebody's window is open; later only of those who
+/// starve, so that a listener costs nothing.
+const YOUNG_S: u32 = 60;
+/// A window smaller than this is shut, bytes: receivers announce none before a segment fits (RFC 9293 section 3.8.6.2.2),
+/// and the smallest that all must take is so large.
+const SHUT_BELOW: u32 = 536;
 
 /// What was found: sums since the start, but for those that say how it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +38,10 @@ pub(crate) struct Survey {
     pub(crate) sessions: u64,
     /// Now: of those, the ones that took less than a quarter of what was due to them in ten seconds.
     pub(crate) starved: u64,
+    /// Now: those whose receiver's window was shut at the last two looks: what they are sent, nobody reads.
+    pub(crate) shut: u64,
+    /// Now: of those that starve, the ones of which the kernel does not say that.
+    pub(crate) shut_unknown: u64,
     /// Now: those that took something in the last ten seconds.
     pub(crate) listeners: u64,
     /// Sessions of which it is known whether they follow. Each is counted once it is known, so that those who came at once
@@ -41,6 +53,30 @@ pub(crate) struct Survey {
     pub(crate) bytes_due: u64,
     /// Bytes acknowledged, as far as that is certain.
     pub(crate) bytes_acked: u64,
+}
+
+/// A receiver's window, as of the last looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Gate {
+    #[default]
+    Open,
+    /// It was shut at the last look.
+    Shutting,
+    /// And at the one before.
+    Shut,
+    /// The kernel does not say.
+    Unknown,
+}
+
+impl Gate {
+    fn after(self, window: Option<u32>) -> Self {
+        match (window, self) {
+            (None, _) => Self::Unknown,
+            (Some(SHUT_BELOW..), _) => Self::Open,
+            (Some(_), Self::Shutting | Self::Shut) => Self::Shut,
+            (Some(_), Self::Open | Self::Unknown) => Self::Shutting,
+        }
+    }
 }
 
 /// What is known of one listener from one look to the next.
@@ -63,6 +99,7 @@ pub(crate) struct Taken {
     is_known: bool,
     is_judged: bool,
     starves: bool,
+    gate: Gate,
     /// On what terms it is counted as one to whom nothing is delivered.
     deaf: Option<Terms>,
 }
@@ -128,15 +165,21 @@ impl Surveyor {
         told: &Surveyed,
         mut mark: impl FnMut(u16, Container, [Option<Terms>; 2]),
     ) {
-        let Some(from) = self.at else { return };
-        let to = (from + LOOKS).min(conns.capacity());
-        for key in from..to {
-            let Some(conn) = conns.get_mut(key) else { continue };
-            match &mut conn.state {
+        let Some(mut key) = self.at else { return };
+        let (mut looks, end) = (LOOKS, conns.capacity());
+        while looks > 0 && key < end {
+            looks -= 1;
+            key += 1;
+            let Some(Conn { stream, state, .. }) = conns.get_mut(key - 1) else { continue };
+            match state {
                 State::Shaking(_) => self.now.shaking += 1,
                 State::Reading(_) => self.now.reading += 1,
                 State::Listening(listener) => {
-                    self.now.look_at(listener, second, held_max);
+                    let rate = u64::from(listener.cursor.rendition().bits_per_second()) / 8;
+                    self.now.look(&mut listener.taken, rate, second, held_max, || {
+                        looks = looks.saturating_sub(ASKING);
+                        window::announced(stream)
+                    });
                     let terms = (listener.cursor.rendition(), listener.cursor.tier());
                     if let Some(change) = listener.taken.listens_on(terms, second) {
                         mark(listener.hall, listener.cursor.container(), change);
@@ -145,7 +188,7 @@ impl Surveyor {
                 _ => {}
             }
         }
-        self.at = (to < conns.capacity()).then_some(to);
+        self.at = (key < end).then_some(key);
         if self.at.is_none() {
             *told.0.lock().unwrap_or_else(PoisonError::into_inner) = self.now;
         }
@@ -153,13 +196,15 @@ impl Surveyor {
 }
 
 impl Survey {
-    fn look_at(&mut self, listener: &mut Listener, second: u32, held_max: u64) {
-        let rate = u64::from(listener.cursor.rendition().bits_per_second()) / 8;
-        self.look(&mut listener.taken, rate, second, held_max);
-    }
-
-    /// `rate` in bytes a second.
-    fn look(&mut self, taken: &mut Taken, rate: u64, second: u32, held_max: u64) {
+    /// `rate` in bytes a second; `window` asks the kernel for the one that the receiver announced, in bytes.
+    fn look(
+        &mut self,
+        taken: &mut Taken,
+        rate: u64,
+        second: u32,
+        held_max: u64,
+        window: impl FnOnce() -> Option<u32>,
+    ) {
         if !taken.is_known {
             let credit = u32::try_from(held_max).unwrap_or(u32::MAX);
             *taken = Taken { is_known: true, credit, joined: second, span: second, ..*taken };
@@ -183,6 +228,10 @@ impl Survey {
             taken.starves = u64::from(taken.span_acked) * 4 < taken.span_due.into();
             (taken.span, taken.span_due, taken.span_acked) = (second, 0, 0);
         }
+        let is_young = second.saturating_sub(taken.joined) < YOUNG_S;
+        taken.gate = if is_young || taken.starves { taken.gate.after(window()) } else { Gate::default() };
+        self.shut += u64::from(taken.gate == Gate::Shut);
+        self.shut_unknown += u64::from(taken.starves && taken.gate == Gate::Unknown);
         self.sessions += 1;
         self.bytes_due += due;
         self.bytes_acked += more;
@@ -210,12 +259,21 @@ mod tests {
 
     /// Looks for `seconds` at somebody to whom the kernel takes what `bytes` says of each second.
     fn survey(seconds: u32, bytes: impl Fn(u64) -> u64) -> (Survey, Taken) {
+        survey_of(seconds, bytes, |_| Some(64 * 1_024))
+    }
+
+    /// And whose receiver announces such a `window`.
+    fn survey_of(
+        seconds: u32,
+        bytes: impl Fn(u64) -> u64,
+        window: impl Fn(u64) -> Option<u32>,
+    ) -> (Survey, Taken) {
         let (mut survey, mut taken) = (Survey::default(), Taken::default());
         for second in (0..=seconds).step_by(EVERY_S as usize) {
             let Survey { opened, followed, bytes_due, bytes_acked, .. } = survey;
             survey = Survey { opened, followed, bytes_due, bytes_acked, ..Survey::default() };
             taken.bytes = bytes(u64::from(second));
-            survey.look(&mut taken, RATE, 100 + second, HELD);
+            survey.look(&mut taken, RATE, 100 + second, HELD, || window(second.into()));
         }
         (survey, taken)
     }
@@ -240,6 +298,24 @@ mod tests {
         let (late, _) = survey(40, |_| HELD);
         assert_eq!((late.opened, late.followed, late.listeners, late.starved), (1, 0, 0, 1));
         assert_eq!(late.bytes_acked, 0);
+    }
+
+    #[test]
+    fn a_window_that_is_shut_at_two_looks_is_shut_and_who_listens_is_not_asked_for_ever() {
+        let shut = |seconds, window: fn(u64) -> Option<u32>| {
+            let (survey, _) = survey_of(seconds, |second| RATE * second.min(10), window);
+            (survey.shut, survey.shut_unknown)
+        };
+        assert_eq!(shut(10, |_| Some(0)), (1, 0));
+        assert_eq!(shut(10, |_| Some(SHUT_BELOW)), (0, 0));
+        assert_eq!(shut(10, |second| Some(if second == 8 { 9_000 } else { 0 })), (0, 0), "shut anew");
+        // A network that carries nothing leaves the window as it was; a kernel that says nothing leaves it unknown.
+        assert_eq!(shut(40, |_| Some(9_000)), (0, 0));
+        assert_eq!((shut(10, |_| None), shut(40, |_| None)), ((0, 0), (0, 1)));
+        // Later only who starves is asked.
+        assert_eq!(shut(80, |_| Some(0)), (1, 0));
+        let listens = |second| RATE * second;
+        assert_eq!(survey_of(80, listens, |_| Some(0)).0.shut, 0);
     }
 
     #[test]

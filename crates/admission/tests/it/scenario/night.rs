@@ -179,6 +179,9 @@ impl Known {
 /// An edge closes who takes nothing for half a minute, after the kernel's 40 KiB.
 const STUCK_S: usize = 37;
 
+/// Until the buffer of somebody who reads nothing is full, and an edge has looked twice.
+const SHUTS_S: usize = 8;
+
 /// Numbers in flow.
 struct Stocks {
     known: Known,
@@ -580,12 +583,14 @@ impl Night {
                 c.door.client_errors += wrong;
             }
             Attack::SlowReaders { .. } => {
-                connect(2 * n, 2 * n);
+                // Those that do as pages do ask for a ticket first.
+                let tickets = n * u64::from(self.bots_impersonate);
+                connect(n + tickets, n + tickets);
                 arrived.bots += n;
-                c.door.requests += 2 * n;
-                c.tickets.asked += n;
-                c.tickets.given += n;
-                c.tickets.used += n;
+                c.door.requests += n + tickets;
+                c.tickets.asked += tickets;
+                c.tickets.given += tickets;
+                c.tickets.used += tickets;
                 s.bots_shut[0] += n;
             }
             Attack::SlowHeaders => {
@@ -663,8 +668,13 @@ impl Night {
         let starved = starved + (1.0 - starved) * ((late_s - 1.0) / 6.0).clamp(0.0, 0.9);
         c.audio.starved =
             rng.binomial(s.listening, starved) + s.bots_shut[s.known.starves_s..].iter().sum::<u64>();
-        // No edge can ask a socket whether its receiver has shut the window.
-        c.audio.shut_unknown = c.audio.starved;
+        // The kernel that speaks to us also says who has shut the window.
+        if self.kernel {
+            c.audio.shut =
+                rng.binomial(s.listening, self.people.shut) + s.bots_shut[SHUTS_S..].iter().sum::<u64>();
+        } else {
+            c.audio.shut_unknown = c.audio.starved;
+        }
         c.audio.listeners = honest + s.bots_listening;
         c.own.capacity = self.capacity(second);
         let full = c.audio.listeners * 100 / c.own.capacity.max(1);
