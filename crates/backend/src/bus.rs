@@ -26,7 +26,7 @@ mod unix_tests;
 
 use bytes::Bytes;
 
-pub use unix::{UnixBus, UnixBusStats};
+pub use unix::{UnixBus, UnixBusStats, forget_peers};
 
 /// Largest payload of a message, bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -39,18 +39,20 @@ pub enum FreezeError {
 /// # Errors
 /// Whatever the file system says; the old file then is what it was.
 pub fn write_bytes(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
-    let temporary = write_beside(path, bytes, private)?;
-    fs::rename(&temporary, path).inspect_err(|_| _ = fs::remove_file(&temporary))?;
+    replace(path, bytes, private, Durable::Yes)?;
     sync_parent(path)
 }
 
 /// As [`write_bytes`], unless `path` exists already, which is then left as it is. Says whether it was written. Of
-/// several processes that try at once exactly one succeeds.
+/// several processes that try at once exactly one succeeds. Where it exists nothing is written: a full disk is no error.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn write_new(path: &Path, bytes: &[u8], private: bool) -> io::Result<bool> {
-    let temporary = write_beside(path, bytes, private)?;
+    if path.try_exists()? {
+        return Ok(false);
+    }
+    let temporary = write_beside(path, bytes, private, Durable::Yes)?;
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
     match linked {
@@ -70,6 +72,17 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write_bytes(path, &bytes, false)
 }
 
+/// As [`write_json`], but waits for no disk: for what is made anew after a restart of the machine. Who reads it meets the
+/// old file or the new one.
+///
+/// # Errors
+/// Whatever the file system says; the old file then is what it was.
+pub fn write_json_unsynced<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    replace(path, &bytes, false, Durable::No)
+}
+
 /// Reads what [`write_json`] wrote; `None` if there is no such file.
 ///
 /// # Errors
@@ -85,15 +98,27 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FreezeEr
         .map_err(|error| FreezeError::Damaged { path: path.to_owned(), reason: error.to_string() })
 }
 
-fn write_beside(path: &Path, bytes: &[u8], private: bool) -> io::Result<PathBuf> {
+/// Whether a write waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+fn replace(path: &Path, bytes: &[u8], private: bool, durable: Durable) -> io::Result<()> {
+    let temporary = write_beside(path, bytes, private, durable)?;
+    fs::rename(&temporary, path).inspect_err(|_| _ = fs::remove_file(&temporary))
+}
+
+fn write_beside(path: &Path, bytes: &[u8], private: bool, durable: Durable) -> io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(".{name}.{}.{count}.tmp", std::process::id()));
     let mode = if private { 0o600 } else { 0o644 };
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    let sync = |()| if durable == Durable::Yes { file.sync_all() } else { Ok(()) };
+    let written = (&file).write_all(bytes).and_then(sync);
     written.inspect_err(|_| _ = fs::remove_file(&temporary))?;
     Ok(temporary)
 }

@@ -50,7 +50,7 @@ impl Arrivals {
         for (tag, count) in arrived.prefixes {
             bin.arrive(tag, None, count);
         }
-        bin.counts.admission.arrivals = bin.counts.admission.arrivals.saturating_add(arrived.uncounted);
+        bin.arrive_elsewhere(arrived.uncounted);
         for (fingerprint, count) in arrived.fingerprints {
             bin.count_fingerprint(fingerprint, count);
         }

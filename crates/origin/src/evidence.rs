@@ -5,7 +5,7 @@
 //! silent is missing in the bin, which says so. The head of each ledger goes to the packager, which signs it into every
 //! segment; a disk that fails costs lines, never a part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -39,6 +39,10 @@ const GRACE_MS: u64 = 4_000;
 const PEERS_MAX: usize = 257;
 /// Bins of each process that are kept until they are written.
 const KEPT: usize = 4;
+/// Lines of one ledger that wait for a disk that is full or gone: ten minutes.
+const UNWRITTEN_MAX: usize = 60;
+/// Until what the bus has retained of every process is heard, after our own start.
+const HEARD_AFTER: Duration = Duration::from_secs(3);
 
 /// A ledger on the disk.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ struct LedgerFile {
     head: Head,
     /// Bytes of whole lines.
     length: u64,
+    /// Whether part of a line is behind them.
+    is_torn: bool,
 }
 
 /// Why a ledger cannot be written.
@@ -77,24 +83,31 @@ impl LedgerFile {
         if keep < bytes.len() {
             file.set_len(keep as u64)?;
         }
-        let mut ledger = Self { file, key, head, length: keep as u64 };
+        let mut ledger = Self { file, key, head, length: keep as u64, is_torn: false };
         if ledger.head.lines() == 0 {
             ledger.write(&Entry::Open(Box::new(opening())))?;
         }
         Ok(ledger)
     }
 
-    /// Appends a line, and has it on the disk when it returns. Of one that could not be written whole nothing is left:
-    /// nobody was told of it.
+    /// Appends a line, and waits for the disk to have it. Of one that could not be written whole nothing is left before
+    /// the next. One that was is there for everybody to read, so it stays, whatever the disk says afterwards.
     fn write(&mut self, entry: &Entry) -> Result<(), LedgerError> {
         let (mut line, head) = append(&self.head, entry, &self.key)?;
         line.push('\n');
-        if let Err(error) = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()) {
+        if self.is_torn {
             self.file.set_len(self.length)?;
+            self.is_torn = false;
+        }
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            self.is_torn = self.file.set_len(self.length).is_err();
             return Err(error.into());
         }
         self.length += line.len() as u64;
         self.head = head;
+        if let Err(error) = self.file.sync_data() {
+            tracing::warn!(%error, "a line of the ledger may not be on the disk");
+        }
         Ok(())
     }
 }
@@ -138,6 +151,7 @@ pub(crate) struct Evidence {
     /// States of shows, for the marks.
     states: BTreeMap<EventSlug, ShowState>,
     marks: Vec<(Mark, UnixTime)>,
+    born: Instant,
 }
 
 /// One event's.
@@ -147,6 +161,8 @@ enum Kept {
         ledger: Box<LedgerFile>,
         merger: Box<Merger>,
         next: BinStart,
+        /// Lines that the disk did not take yet.
+        unwritten: VecDeque<Entry>,
     },
     /// Closed, or it cannot be written.
     Done,
@@ -189,6 +205,7 @@ impl Evidence {
             disk_write_us: 0,
             states: BTreeMap::new(),
             marks: vec![(Mark::Restart, clock::unix_now())],
+            born: Instant::now(),
         }
     }
 
@@ -249,6 +266,9 @@ impl Evidence {
             }
             self.heard.put("origin", bin);
         }
+        if self.born.elapsed() < HEARD_AFTER {
+            return;
+        }
         // Origin is one of them.
         let expected = 1 + self
             .bus
@@ -296,7 +316,9 @@ impl Evidence {
             };
             self.ledgers.insert(slug.clone(), kept);
         }
-        let Some(Kept::Writing { ledger, merger, next }) = self.ledgers.get_mut(slug) else { return };
+        let Some(Kept::Writing { ledger, merger, next, unwritten }) = self.ledgers.get_mut(slug) else {
+            return;
+        };
         let begun = Instant::now();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(0);
         let before = ledger.head.digest();
@@ -309,23 +331,35 @@ impl Evidence {
                 break;
             }
             let bin = merger.merge(*next, expected, &bins);
+            *next = next.next();
             // Nobody counted: control and edges are not heard yet, or the clock was stepped far ahead.
-            let is_empty = bin.processes().reported == 0;
+            if bin.processes().reported > 0 {
+                if unwritten.len() >= UNWRITTEN_MAX {
+                    unwritten.pop_front();
+                    tracing::warn!(event = %slug, "a line of the ledger is lost");
+                }
+                unwritten.push_back(Entry::Bin(Box::new(bin)));
+            }
+        }
+        while let Some(entry) = unwritten.front() {
             let begun = Instant::now();
-            let written = if is_empty { Ok(()) } else { ledger.write(&Entry::Bin(Box::new(bin))) };
+            let written = ledger.write(entry);
             self.disk_write_us = self.disk_write_us.max(begun.elapsed().as_micros() as u64);
             if let Err(error) = written {
-                tracing::warn!(event = %slug, %error, "a line of the ledger is lost");
+                tracing::warn!(event = %slug, %error, "a line of the ledger is not written; it is tried again");
+                break;
             }
-            *next = next.next();
+            unwritten.pop_front();
         }
         if view.closed
             && view.ended_at.is_some_and(|ended| now.since(ended) > Duration::from_millis(BIN_MS + GRACE_MS))
         {
-            if let Err(error) = ledger.write(&Entry::Close(Closing { closed_ms: now_ms })) {
-                tracing::warn!(event = %slug, %error, "the ledger is not closed");
+            let closing = Entry::Close(Closing { closed_ms: now_ms });
+            match unwritten.is_empty().then(|| ledger.write(&closing)) {
+                Some(Ok(())) => is_done = true,
+                Some(Err(error)) => tracing::warn!(event = %slug, %error, "the ledger is not closed yet"),
+                None => {}
             }
-            is_done = true;
         }
         let head = ledger.head.digest();
         if head != before {
@@ -370,7 +404,7 @@ impl Evidence {
         self.tell(view.event.slug.clone(), ledger.head.digest());
         // What the other processes counted meanwhile is retained for a while; what is older is a gap.
         let next = next.max(oldest_retained(now));
-        Ok(Kept::Writing { ledger, merger: Box::default(), next })
+        Ok(Kept::Writing { ledger, merger: Box::default(), next, unwritten: VecDeque::new() })
     }
 
     /// The packager signs it from the next segment on. If the media thread is too busy, it is told the next head.
@@ -432,6 +466,27 @@ mod tests {
         fs::write(&path, &changed).unwrap();
         assert!(matches!(LedgerFile::open(&path, key.clone(), opening), Err(LedgerError::Damaged(_))));
         assert_eq!(fs::read(&path).unwrap(), changed);
+    }
+
+    #[test]
+    fn a_line_that_the_disk_does_not_take_is_written_when_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("talk.jsonl");
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let opening = || Opening::new(&"talk".parse().unwrap(), &key.verifying_key(), 0, 1, None);
+        let bin = Entry::Bin(Box::new(Merger::new().merge(at(7), 1, &[ProcessBin::new(at(7), 0, 0)])));
+        let mut ledger = LedgerFile::open(&path, key.clone(), opening).unwrap();
+        let head = ledger.head;
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut ledger.file, full);
+        // What may be left of it cannot be cut off there either.
+        assert!(ledger.write(&bin).is_err() && ledger.is_torn && ledger.write(&bin).is_err());
+        assert_eq!(ledger.head, head);
+        ledger.file = disk;
+        ledger.file.write_all(b"{\"v\":1,").unwrap();
+        ledger.write(&bin).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(check(&bytes, &key.verifying_key(), &[ledger.head.digest()]).unwrap().bins.len(), 1);
     }
 
     #[test]

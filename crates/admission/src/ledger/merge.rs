@@ -69,6 +69,12 @@ impl ProcessBin {
         }
     }
 
+    /// Counts arrivals whose prefixes were not told apart.
+    pub fn arrive_elsewhere(&mut self, arrivals: u64) {
+        self.counts.admission.arrivals = self.counts.admission.arrivals.saturating_add(arrivals);
+        self.uncounted = self.uncounted.saturating_add(arrivals);
+    }
+
     /// Counts a prefix alone; [`Self::arrive`] does it for arrivals.
     pub fn count_prefix(&mut self, prefix: PrefixTag, arrivals: u64) {
         if arrivals > 0 && !add_bounded(&mut self.prefixes, prefix, arrivals) {

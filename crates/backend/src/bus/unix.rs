@@ -171,6 +171,16 @@ fn is_peer(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// Removes the sockets of whoever was on the bus in `directory`. For when nobody can be: each makes its own.
+pub fn forget_peers(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("sock".as_ref()))
+    {
+        std::fs::remove_file(path).ok();
+    }
+}
+
 /// The directory of sockets, held open: a socket address holds 108 bytes, which a data directory's path may exceed,
 /// so sockets are reached through `/proc/self/fd`.
 #[derive(Debug)]

@@ -47,6 +47,8 @@ const ANNOUNCE_MOST: Moment = Moment::from_secs(10);
 const STANDSTILL: Moment = Moment::from_secs(1);
 /// A signal this long after the first one to stop is impatience.
 const IMPATIENCE_AFTER: Moment = Moment::from_secs(1);
+/// The file of addresses is written again after this time where the disk did not take it.
+const REWRITE_AFTER: Moment = Moment::from_millis(500);
 /// If no role has ever been ready after this many exits of one of them, the start has failed.
 const START_ATTEMPTS: u32 = 3;
 
@@ -98,6 +100,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     crate::logs::begin(&config.server, "supervisor")?;
     let lock = Lock::take(&data, "lock", LOCK_WAIT)?;
     lock.share_with_children()?;
+    // Nobody is there yet, whatever the bus's directory says: an edge of an earlier server would be missed for ever.
+    backend::bus::forget_peers(&data.join("run/bus"));
     raise_file_limit();
     let (config, doors) = settle(config, &data)?;
     // What cannot be used is better said once, here; and one made here is made once, before the roles ask for it.
@@ -172,6 +176,8 @@ struct Server {
     signals: Signals,
     began: Instant,
     announced: bool,
+    /// Since when the addresses on the disk are not what they should be, the last attempt.
+    unwritten: Option<Moment>,
     stopping: Option<Stopping>,
 }
 
@@ -203,6 +209,7 @@ impl Server {
             signals: Signals::catch().context("cannot catch signals")?,
             began: Instant::now(),
             announced: false,
+            unwritten: None,
             stopping: None,
         })
     }
@@ -220,10 +227,12 @@ impl Server {
                 // Not only its children were silent: the machine, or this process, stood still.
                 self.children.iter_mut().for_each(|child| child.watch.excuse(now));
             }
-            if self.listen(now) {
+            let news = self.listen(now);
+            // Before anything that a disk could hold up: who is gone is started again.
+            self.obey(now);
+            if news || self.unwritten.is_some_and(|since| now >= since + REWRITE_AFTER) {
                 self.announce(now)?;
             }
-            self.obey(now);
             if !self.announced && self.stopping.is_none() && now >= ANNOUNCE_MOST {
                 let missing: Vec<_> = self
                     .children
@@ -363,10 +372,14 @@ impl Server {
         }
         self.addresses.pids.edges = edges;
         let path = self.data.join(addresses::FILE);
-        match backend::freeze::write_json(&path, &self.addresses) {
-            Ok(()) => {}
+        match backend::freeze::write_json_unsynced(&path, &self.addresses) {
+            Ok(()) => self.unwritten = None,
             // A full disk must not end a server whose roles know how to live with it.
-            Err(error) if self.announced => tracing::error!(%error, "cannot write {}", path.display()),
+            Err(error) if self.announced => {
+                if self.unwritten.replace(self.now()).is_none() {
+                    tracing::error!(%error, "cannot write {}; it is tried again", path.display());
+                }
+            }
             Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
         }
         if !self.announced {
@@ -387,6 +400,7 @@ impl Server {
             .iter()
             .filter_map(|child| child.watch.next())
             .chain((!self.announced).then_some(ANNOUNCE_MOST))
+            .chain(self.unwritten.map(|since| since + REWRITE_AFTER))
             .min()
             .map(|at| at.saturating_sub(now));
         let timeout = next
