@@ -129,7 +129,9 @@ impl Recorder {
             let directory = event_directory(data, event);
             let slot = slots.len();
             // The first that works begins the recording; in others there is something only after a move.
-            let wanted = found.is_none() || files.exists(&directory).unwrap_or(false);
+            let there = files.exists(&directory);
+            let wanted = found.is_none() || there.as_ref().is_ok_and(|there| *there);
+            unread += usize::from(!wanted && there.is_err());
             let opened = if wanted { Some(Volume::open(&*files, directory.clone())) } else { None };
             let volume = match opened {
                 None => None,

@@ -9,7 +9,7 @@
 //!
 //! The next number is the greater of the clock's and the highest known plus one, so no number names two contents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use backend::keys::{KeyError, Keys};
 use backend::{clock, wire};
 use ed25519_dalek::SigningKey;
 use futures_util::future::join_all;
-use model::{Anchor, ClockReading, Epoch, Event, EventSlug, Part, PartNumber, ShowState, UnixTime};
-use packager::Resume;
+use model::{Anchor, ClockReading, Digest, Epoch, Event, EventSlug, Part, PartNumber, ShowState, UnixTime};
+use packager::{Packager, Resume, TailPart};
 use programme::slate::Slate;
 use stage::{LogEntry, LogItem, Show};
 use tokio::task::spawn_blocking;
@@ -178,7 +178,12 @@ impl Recovery {
             |recovered| recovered.resume.clone(),
         );
         registration.recorder = recorder;
-        adopt(&mut registration, &slug, anchor, held, reading);
+        // Where a directory could not be read more may be recorded than is known, up to now.
+        let floor = recovered
+            .as_ref()
+            .filter(|recovered| recovered.unread > 0)
+            .map_or(PartNumber::ZERO, |_| anchor.media_at(reading.boot).part());
+        adopt(&mut registration, &slug, (anchor, reading), held, floor);
         window.extend(registration.adopted.iter().cloned());
         registration.newest = window.last().map(|part| part.number);
         (registration, window)
@@ -246,42 +251,65 @@ fn with_end(mut log: Vec<LogEntry>, recovered: Option<&Recovered>) -> Vec<LogEnt
     log
 }
 
-/// Opens the packager and takes over what the edges held, as far as it continues the chain.
+/// Opens the packager and takes over what the edges held.
 fn adopt(
     registration: &mut Registration,
     slug: &EventSlug,
-    anchor: Anchor,
+    (anchor, reading): (Anchor, ClockReading),
     held: BTreeMap<PartNumber, Part>,
-    reading: ClockReading,
+    floor: PartNumber,
 ) {
     let (epoch, resume) = (registration.epoch, registration.resume.clone());
     let open = |resume| open_packager(slug, &registration.key, epoch, anchor, reading, resume);
-    let Some(mut packager) = open(resume.clone()) else { return };
-    let highest = held.keys().next_back().copied();
-    let mut adopted = Vec::new();
-    for (number, part) in held.into_iter().skip_while(|(number, _)| *number < resume.next) {
-        if let Err(error) = packager.adopt(&part) {
-            tracing::error!(event = %slug, part = number.get(), %error, "a part of an edge does not continue the chain");
-            break;
-        }
-        adopted.push(part);
-    }
-    if let Some(highest) = highest.filter(|highest| *highest >= packager.next()) {
-        // Listeners have heard these numbers, so they cannot be used again; the recording goes on behind them.
-        tracing::error!(event = %slug, through = highest.get(), "published parts are missing on the disk for good");
-        let behind = Resume { next: highest.next(), heads: resume.heads, tail: Vec::new() };
-        adopted.clear();
-        match open(behind) {
-            Some(reopened) => packager = reopened,
-            None => return,
-        }
-    }
+    let Some((packager, adopted)) = take_over(slug, resume, held, floor, open) else { return };
     counters::ADOPTED.add(adopted.len() as u64);
     if !adopted.is_empty() {
         tracing::info!(event = %slug, parts = adopted.len(), "parts taken over from the edges");
     }
     registration.adopted = adopted;
     registration.packager = Some(packager);
+}
+
+/// A packager behind everything that was published, and the parts that edges held of it, to be recorded. What neither
+/// disk nor edge has is missing for good; what edges held behind that is recorded as they had it. No number below `floor`
+/// is used again.
+fn take_over(
+    slug: &EventSlug,
+    resume: Resume,
+    held: BTreeMap<PartNumber, Part>,
+    floor: PartNumber,
+    open: impl Fn(Resume) -> Option<Packager>,
+) -> Option<(Packager, Vec<Part>)> {
+    let mut packager = open(resume.clone())?;
+    let mut held: VecDeque<Part> = held.into_values().filter(|part| part.number >= resume.next).collect();
+    let mut adopted = Vec::new();
+    while let Some(part) = held.pop_front() {
+        if let Err(error) = packager.adopt(&part) {
+            tracing::error!(event = %slug, part = part.number.get(), %error, "a part of an edge does not continue the chain");
+            held.push_front(part);
+            break;
+        }
+        adopted.push(part);
+    }
+    // Listeners have heard these numbers, so they cannot be used again.
+    let next = held.back().map_or(floor, |part| part.number.next().max(floor));
+    if next > packager.next() {
+        tracing::error!(
+            event = %slug, from = packager.next().get(), next = next.get(),
+            "published parts are missing on the disks that can be read"
+        );
+        let is_whole =
+            |part: &Part| part.payloads.iter().all(|payload| Digest::of(&payload.bytes) == payload.digest);
+        held.retain(|part| part.number >= packager.next() && is_whole(part));
+        adopted.extend(held);
+        let records = adopted.iter().flat_map(|part| &part.records);
+        let known = Resume::from_recording(records, adopted.iter().map(TailPart::of));
+        let heads = [0, 1, 2]
+            .map(|at| if known.heads[at] == Digest::default() { resume.heads[at] } else { known.heads[at] });
+        let tail = if known.next == next { known.tail } else { Vec::new() };
+        packager = open(Resume { next, heads, tail })?;
+    }
+    Some((packager, adopted))
 }
 
 /// Asks every edge for the parts that the disk does not have, of all events at once.
@@ -313,4 +341,50 @@ pub(crate) async fn ask_edges(
         }
     }
     held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_edges_held_behind_a_hole_is_recorded_and_the_chain_goes_on_behind_it() {
+        let (slug, key): (EventSlug, _) = ("talk".parse().unwrap(), SigningKey::from_bytes(&[7; 32]));
+        let reading = clock::read();
+        let anchor = Anchor::new(reading.unix, reading);
+        let open = |epoch, resume| open_packager(&slug, &key, Epoch(epoch), anchor, reading, resume);
+        let mut before = open(1, Resume::fresh()).unwrap();
+        let parts: Vec<Part> = (0..60).map(|_| before.gap(before.next()).unwrap()).collect();
+        let recorded = &parts[..10];
+        let records = recorded.iter().flat_map(|part| &part.records);
+        let resume = Resume::from_recording(records, recorded.iter().map(TailPart::of));
+        let after = |held: &[usize]| {
+            let floor = PartNumber::ZERO;
+            let held = held.iter().map(|at| (parts[*at].number, parts[*at].clone())).collect();
+            let (packager, adopted) =
+                take_over(&slug, resume.clone(), held, floor, |resume| open(2, resume)).unwrap();
+            let adopted: Vec<usize> = adopted.iter().map(|part| part.number.get() as usize).collect();
+            (packager, adopted)
+        };
+        let (all, _) = after(&(10..60).collect::<Vec<_>>());
+        let but_one: Vec<usize> = (10..60).filter(|at| *at != 15).collect();
+        let (mut packager, adopted) = after(&but_one);
+        assert_eq!((packager.next().get(), adopted), (60, but_one));
+        // Its next signatures are those of an origin that knows everything.
+        let mut all = all;
+        for _ in 0..16 {
+            let next = packager.next();
+            assert_eq!(packager.gap(next).unwrap().records, all.gap(next).unwrap().records);
+        }
+        // Where edges held only what is far behind, that is recorded too.
+        let (packager, adopted) = after(&[40, 41, 50]);
+        assert_eq!((packager.next().get(), adopted), (51, vec![40, 41, 50]));
+        let (packager, adopted) = after(&[]);
+        assert_eq!((packager.next().get(), adopted.len()), (10, 0));
+        // Where a directory cannot be read, what it may hold keeps its numbers.
+        let floor = parts[50].number;
+        let held = BTreeMap::from([(parts[10].number, parts[10].clone())]);
+        let (packager, adopted) = take_over(&slug, resume, held, floor, |resume| open(2, resume)).unwrap();
+        assert_eq!((packager.next(), adopted.len()), (floor, 1));
+    }
 }
