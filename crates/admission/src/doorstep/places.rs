@@ -8,13 +8,17 @@ use super::{Prefix, Site};
 /// The places of a door. All moments are counted from one that the caller chooses, and do not go back.
 ///
 /// Who has a place either *works*, and keeps it, or *rests*: has asked for nothing yet, or for nothing more, and may have
-/// to make room. Each has a *weight*, 1 for whom nothing is known of; a site weighs what those of it weigh who rest. Memory: about a hundred bytes a connection at most, and never more connections than places.
+/// to make room. Each has a *weight*, 1 for whom nothing is known of; a site weighs what those of it weigh who rest. Keys
+/// are small numbers that are used again, such as a slab's. Memory: 32 bytes a connection, about a hundred and fifty more
+/// while it rests, and never more connections than places.
 #[derive(Debug)]
 pub struct Places {
     places: usize,
     reserve: usize,
     silence: Duration,
-    guests: BTreeMap<u32, Guest>,
+    /// By their keys.
+    guests: Vec<Option<Guest>>,
+    taken: usize,
     sites: BTreeMap<Site, Counts>,
     /// Sites of those who rest, by their weight.
     by_weight: BTreeSet<(u64, Site)>,
@@ -66,7 +70,8 @@ impl Places {
             places,
             reserve: reserve.min(places),
             silence,
-            guests: BTreeMap::new(),
+            guests: Vec::new(),
+            taken: 0,
             sites: BTreeMap::new(),
             by_weight: BTreeSet::new(),
             homes: BTreeMap::new(),
@@ -77,7 +82,7 @@ impl Places {
 
     /// Places taken.
     pub fn taken(&self) -> usize {
-        self.guests.len()
+        self.taken
     }
 
     /// Of those, the ones that rest.
@@ -87,12 +92,20 @@ impl Places {
 
     /// Whether nobody can come in, from wherever: all places are taken, and all who have one work.
     pub fn is_full(&self) -> bool {
-        self.guests.len() >= self.places && self.resting.is_empty()
+        self.taken >= self.places && self.resting.is_empty()
+    }
+
+    fn guest(&self, key: u32) -> Option<&Guest> {
+        self.guests.get(key as usize)?.as_ref()
+    }
+
+    fn guest_mut(&mut self, key: u32) -> Option<&mut Guest> {
+        self.guests.get_mut(key as usize)?.as_mut()
     }
 
     /// Where it comes from, if it is there.
     pub fn prefix(&self, key: u32) -> Option<Prefix> {
-        self.guests.get(&key).map(|guest| guest.prefix)
+        self.guest(key).map(|guest| guest.prefix)
     }
 
     /// Connections from this site.
@@ -102,7 +115,7 @@ impl Places {
 
     /// Whether it has asked for anything since it came in.
     pub fn has_asked(&self, key: u32) -> bool {
-        self.guests.get(&key).is_some_and(|guest| guest.has_asked)
+        self.guest(key).is_some_and(|guest| guest.has_asked)
     }
 
     /// Whether there is room for one more from `prefix`, which would weigh `weight`. If somebody has to go for it, who asks calls [`Self::leave`]
@@ -121,7 +134,7 @@ impl Places {
     /// half of `silence` and longer the door is blocked, and must look at who comes next to find those who may pass.
     pub fn room(&self, prefix: Prefix, weight: u32, now: Duration) -> Room {
         let site = prefix.site();
-        let free = self.places.saturating_sub(self.guests.len());
+        let free = self.places.saturating_sub(self.taken);
         if free > self.reserve || self.of_site(site) < free {
             return Room::Free;
         }
@@ -146,7 +159,7 @@ impl Places {
     /// Whether there is room for one more of whom it is not known yet where it comes from, such as a connection of a
     /// proxy that will say so: a free place, or that of one who rests, of the heaviest site.
     pub fn room_for_any(&self) -> Room {
-        if self.guests.len() < self.places {
+        if self.taken < self.places {
             return Room::Free;
         }
         let heaviest = self.by_weight.last().and_then(|&(_, site)| self.oldest_of(site));
@@ -170,7 +183,12 @@ impl Places {
     /// Somebody comes in, and rests at first. A key that is in use changes hands.
     pub fn enter(&mut self, key: u32, prefix: Prefix, weight: u32, now: Duration) {
         self.leave(key);
-        self.guests.insert(key, Guest { prefix, weight: weight.max(1), has_asked: false, rests: None });
+        let at = key as usize;
+        if self.guests.len() <= at {
+            self.guests.resize(at + 1, None);
+        }
+        self.guests[at] = Some(Guest { prefix, weight: weight.max(1), has_asked: false, rests: None });
+        self.taken += 1;
         self.sites.entry(prefix.site()).or_default().all += 1;
         self.rest(key, now);
     }
@@ -178,7 +196,7 @@ impl Places {
     /// From now on it asks for nothing; or it has come a step further without asking, and its time begins anew.
     pub fn rest(&mut self, key: u32, now: Duration) {
         self.rise(key);
-        let Some(guest) = self.guests.get_mut(&key) else { return };
+        let Some(guest) = self.guest_mut(key) else { return };
         guest.rests = Some(now);
         let (prefix, weight) = (guest.prefix, u64::from(guest.weight));
         self.resting.insert((prefix, now, key));
@@ -190,14 +208,14 @@ impl Places {
     /// From now on it keeps its place.
     pub fn work(&mut self, key: u32) {
         self.rise(key);
-        if let Some(guest) = self.guests.get_mut(&key) {
+        if let Some(guest) = self.guest_mut(key) {
             guest.has_asked = true;
         }
     }
 
     /// It rests no more.
     fn rise(&mut self, key: u32) {
-        let Some(guest) = self.guests.get_mut(&key) else { return };
+        let Some(guest) = self.guest_mut(key) else { return };
         let Some(since) = guest.rests.take() else { return };
         let (prefix, weight) = (guest.prefix, u64::from(guest.weight));
         self.resting.remove(&(prefix, since, key));
@@ -214,7 +232,8 @@ impl Places {
     /// It is gone. Nothing happens if it was not there.
     pub fn leave(&mut self, key: u32) {
         self.rise(key);
-        let Some(guest) = self.guests.remove(&key) else { return };
+        let Some(guest) = self.guests.get_mut(key as usize).and_then(Option::take) else { return };
+        self.taken -= 1;
         let site = guest.prefix.site();
         if let Some(counts) = self.sites.get_mut(&site) {
             counts.all -= 1;
@@ -228,7 +247,11 @@ impl Places {
     #[cfg(test)]
     pub(super) fn remembers_nobody(&self) -> bool {
         let indices = self.by_weight.is_empty() && self.resting.is_empty() && self.by_age.is_empty();
-        indices && self.guests.is_empty() && self.sites.is_empty() && self.homes.is_empty()
+        indices
+            && self.guests.iter().all(Option::is_none)
+            && self.taken == 0
+            && self.sites.is_empty()
+            && self.homes.is_empty()
     }
 
     /// Changes what a site weighs.

@@ -4,6 +4,7 @@
 //! pairs take turns, so that what the machine does beside harms both alike. A run whose generator was over 85 % busy is
 //! void. Nothing here fails when a limit is missed: it says so.
 
+mod control;
 mod cost;
 mod lab;
 mod metrics;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rehearse::crowd::{Survey, Trust, fetch};
 
+use super::control::Control;
 use super::lab::{Lab, Running, first_line, free_port, free_ports, wait_for, wait_until};
 
 /// How edges are set up.
@@ -32,6 +33,7 @@ impl EdgeSetup {
 /// Edges that serve.
 pub(crate) struct Edges {
     pub(crate) running: Running,
+    pub(crate) control: Control,
     data: PathBuf,
     scheme: &'static str,
     push: u16,
@@ -50,6 +52,7 @@ impl Edges {
         station.arg("station").arg("--data").arg(&data);
         station.args(["--past-minutes", &setup.past_minutes.to_string()]).stdout(Stdio::piped());
         first_line(running.add(&mut station)?).context("the synthetic origin does not begin")?;
+        let control = Control::start(&data.join("run/bus"))?;
         let tls = match &setup.certificate {
             _ if !setup.tls => String::new(),
             Some(directory) => {
@@ -74,7 +77,7 @@ impl Edges {
             }
         }
         let scheme = if setup.tls { "https" } else { "http" };
-        let mut edges = Self { running, data, scheme, push, files };
+        let mut edges = Self { running, control, data, scheme, push, files };
         if setup.edges == 0 {
             return Ok(edges);
         }
@@ -112,11 +115,6 @@ impl Edges {
         std::thread::sleep(Duration::from_secs(2));
         running.check()?;
         Ok(running)
-    }
-
-    /// Where the sockets of the bus lie.
-    pub(crate) fn bus(&self) -> PathBuf {
-        self.data.join("run/bus")
     }
 
     /// All connections of the push door, as the kernel sees them.

@@ -6,12 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use backend::bus::{Bus as _, UnixBus};
-use backend::wire::{self, Audience, MeasuresRecord};
-use model::Rendition;
 use rehearse::crowd::{CrowdReport, Group, Timeline, Trust, clock_us, fetch};
 use rustix::process::Signal;
 
+use super::control::{SMALL, WELL};
 use super::cost::RAMP;
 use super::lab::{Crowd, Lab, Running};
 use super::metrics;
@@ -34,9 +32,6 @@ const ROOM_S: f64 = 8.0;
 const RELOADED_WITHIN: Duration = Duration::from_secs(8);
 /// Bytes of audio that tell a part of `opus-48` (2880 bytes) from one of `opus-24` (1440 on average).
 const FULLER_BYTES: u64 = 2_160;
-/// Ladder levels: all is well, and `opus-24` for everyone.
-const WELL: u8 = 0;
-const SMALL: u8 = 3;
 
 /// A restarted edge, by force and asked to; a new certificate; another rendition for everyone, and back.
 pub(crate) fn upheaval(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
@@ -278,17 +273,15 @@ impl Pair {
 fn moves(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     let tls = lab.tls_first();
     let edges = Edges::start(lab, &EdgeSetup::new(tls))?;
-    let control = Control::start(&edges.bus())?;
-    control.announce(1, WELL);
     let (crowd, moment_s) = crowd(lab, &edges, lab.listeners);
     let crowd = crowd.with("fuller-bytes", FULLER_BYTES).with("window", CALM_S + 2.0 * ROOM_S);
     let files = edges.files();
     let moved = || metrics::total(&files, "minassa_edge_moved_total");
     let announce = || {
         let before = moved();
-        let down_us = control.announce(2, SMALL);
+        let down_us = edges.control.announce(SMALL);
         thread::sleep(Duration::from_secs_f64(ROOM_S));
-        (before, down_us, control.announce(3, WELL))
+        (before, down_us, edges.control.announce(WELL))
     };
     let (report, (before, down_us, up_us)) =
         lab.crowd_meanwhile(&crowd, &edges.running, moment_s, announce)?;
@@ -324,33 +317,6 @@ fn moves(lab: &Lab, sheet: &mut Sheet) -> Result<()> {
     sheet.say(&format!("  moves by the edge's own count: {own}"));
     describe(sheet, &report);
     Ok(())
-}
-
-/// Control, as far as edges hear of the ladder from it.
-struct Control {
-    bus: UnixBus,
-    /// What the bus lives on.
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Control {
-    fn start(directory: &Path) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let entered = runtime.enter();
-        let bus = UnixBus::bind(directory, "control").context("cannot join the bus")?;
-        drop(entered);
-        Ok(Self { bus, _runtime: runtime })
-    }
-
-    /// Announces a level. When, on the machine's clock, µs.
-    fn announce(&self, sequence: u64, level: u8) -> u64 {
-        let moment_us = clock_us();
-        let cap = (level >= SMALL).then_some(Rendition::Opus24);
-        let measures = MeasuresRecord { everyones_cap: cap, ..MeasuresRecord::default() };
-        let audience = Audience { level, pinned: true, measures, totals: Vec::new() };
-        self.bus.publish("audience", sequence, wire::encode(&audience));
-        moment_us
-    }
 }
 
 #[cfg(test)]
