@@ -141,13 +141,13 @@ pub struct SwitchError {
     pub to: Rendition,
 }
 
-/// Parts a listener did not get.
+/// Parts a listener did not get. Counts end at what fits: listeners are many, and this is in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skips {
     /// Gone from the window before it came to them: it was too slow, or asked for what is too old.
-    pub behind: u64,
+    pub behind: u32,
     /// Never arrived at this edge.
-    pub missing: u64,
+    pub missing: u32,
 }
 
 /// Something to write, whole.
@@ -375,8 +375,9 @@ impl Cursor {
 
     fn count_skips(&mut self, window: &Window, next: PartNumber, number: PartNumber) {
         let gone = window.oldest().unwrap_or(next).min(number).get().saturating_sub(next.get());
-        self.skips.behind += gone;
-        self.skips.missing += number.get() - next.get() - gone;
+        let count = |parts: u64| u32::try_from(parts).unwrap_or(u32::MAX);
+        self.skips.behind = self.skips.behind.saturating_add(count(gone));
+        self.skips.missing = self.skips.missing.saturating_add(count(number.get() - next.get() - gone));
     }
 
     /// Between flushes: a notice goes alone only if no flush has carried one for longer than a flush takes, so that

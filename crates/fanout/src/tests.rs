@@ -509,7 +509,7 @@ impl Listener {
                 // In order, once, and every hole is counted as long as it is wide.
                 let expected = self.got.last().map(|last| last + 1).or(self.asked);
                 if let Some(expected) = expected {
-                    assert_eq!(n, expected + skipped);
+                    assert_eq!(n, expected + u64::from(skipped));
                 }
                 assert_eq!(bytes, &marked(n, rendition), "whole, and of the rendition of the moment");
                 self.received.extend_from_slice(bytes);

@@ -436,7 +436,7 @@ impl Conn {
         if count > 0 && matches!(self.state, State::Listening(_) | State::Leaving) {
             self.since = now;
             if let State::Listening(listener) = &mut self.state {
-                listener.taken.bytes += count as u64;
+                listener.taken.fresh = listener.taken.fresh.saturating_add(count as u32);
             }
         }
     }
@@ -599,3 +599,6 @@ fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
         }
     }
 }
+
+/// Thousands of them.
+const _: () = assert!(size_of::<Conn>() <= 160);

@@ -866,8 +866,8 @@ impl Push {
             (&counters.bytes, bytes),
             (&counters.writes, writes),
             (&counters.parts_sent, parts),
-            (&counters.skipped_behind, skips.behind),
-            (&counters.skipped_missing, skips.missing),
+            (&counters.skipped_behind, skips.behind.into()),
+            (&counters.skipped_missing, skips.missing.into()),
             (&counters.moved, moved),
         ] {
             if count > 0 {

@@ -14,15 +14,15 @@ pub(crate) const EVERY_S: u32 = 2;
 pub(crate) const LOOKS: usize = 2_000;
 const ASKING: usize = 3;
 /// Parts after which somebody is known to listen.
-const FOLLOWS_AFTER: u64 = 3;
+const FOLLOWS_AFTER: u32 = 3;
 /// Seconds after which somebody who has not taken so much, beyond what the kernel may hold, is known not to; so many more
 /// than they would take at the media rate.
-const PATIENCE_S: u64 = 5;
+const PATIENCE_S: u32 = 5;
 /// Seconds over which it is judged what somebody takes.
-const SPAN_S: u32 = 10;
+const SPAN_S: u8 = 10;
 /// Seconds from the first look in which the kernel is asked whether somebody's window is open; later only of those who
 /// starve, so that a listener costs nothing.
-const YOUNG_S: u32 = 60;
+const YOUNG_S: u16 = 60;
 /// A window smaller than this is shut, bytes: receivers announce none before a segment fits (RFC 9293 section 3.8.6.2.2),
 /// and the smallest that all must take is so large.
 const SHUT_BELOW: u32 = 536;
@@ -79,25 +79,38 @@ impl Gate {
     }
 }
 
-/// What is known of one listener from one look to the next.
+/// Whether it is known that somebody follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Known {
+    /// Nobody has looked yet.
+    #[default]
+    Nothing,
+    /// Not yet.
+    Seen,
+    /// It was counted, one way or the other.
+    Judged,
+}
+
+/// What is known of one listener from one look to the next. There are as many as listeners, so it is kept small.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Taken {
-    /// Bytes that the kernel took.
-    pub(crate) bytes: u64,
-    /// Of those, at the last look.
-    seen: u64,
+    /// Bytes that the kernel took since the last look.
+    pub(crate) fresh: u32,
+    /// All that it took before, but not more than it takes to know.
+    whole: u32,
     /// Bytes that are not due yet: at first what is taken fills what the kernel may hold.
     credit: u32,
-    /// Seconds of the first look and the last, and of the last one that found something taken.
-    joined: u32,
-    looked: u32,
-    heard: u32,
-    /// Since when it is being judged whether it starves; bytes due and acknowledged since.
-    span: u32,
+    /// Bytes due and acknowledged since it is being judged whether it starves.
     span_due: u32,
     span_acked: u32,
-    is_known: bool,
-    is_judged: bool,
+    /// Second of the last look, of which only the end is kept.
+    looked: u16,
+    /// Seconds since the first look, as far as they can be counted here; since when it is being judged whether it
+    /// starves; and since something was taken.
+    age_s: u16,
+    span_s: u8,
+    silent_s: u8,
+    known: Known,
     starves: bool,
     gate: Gate,
     /// On what terms it is counted as one to whom nothing is delivered.
@@ -111,8 +124,8 @@ impl Taken {
     }
 
     /// Counts it, or does no more; what it was and what it is, if that changed.
-    fn listens_on(&mut self, terms: Terms, second: u32) -> Option<[Option<Terms>; 2]> {
-        let is = (second.saturating_sub(self.heard) >= SPAN_S).then_some(terms);
+    fn listens_on(&mut self, terms: Terms) -> Option<[Option<Terms>; 2]> {
+        let is = (self.silent_s >= SPAN_S).then_some(terms);
         let was = std::mem::replace(&mut self.deaf, is);
         (was != is).then_some([was, is])
     }
@@ -147,7 +160,7 @@ impl Surveyor {
 
     /// Somebody goes. Who was not judged yet did not follow.
     pub(crate) fn leave(&mut self, taken: &Taken) {
-        self.now.opened += u64::from(!taken.is_judged);
+        self.now.opened += u64::from(taken.known != Known::Judged);
     }
 
     /// Whether there is somebody to be looked at.
@@ -181,7 +194,7 @@ impl Surveyor {
                         window::announced(stream)
                     });
                     let terms = (listener.cursor.rendition(), listener.cursor.tier());
-                    if let Some(change) = listener.taken.listens_on(terms, second) {
+                    if let Some(change) = listener.taken.listens_on(terms) {
                         mark(listener.hall, listener.cursor.container(), change);
                     }
                 }
@@ -205,45 +218,55 @@ impl Survey {
         held_max: u64,
         window: impl FnOnce() -> Option<u32>,
     ) {
-        if !taken.is_known {
-            let credit = u32::try_from(held_max).unwrap_or(u32::MAX);
-            *taken = Taken { is_known: true, credit, joined: second, span: second, ..*taken };
-            (taken.looked, taken.heard) = (second, second);
+        let held_max = u32::try_from(held_max).unwrap_or(u32::MAX);
+        let rate = u32::try_from(rate).unwrap_or(u32::MAX);
+        if taken.known == Known::Nothing {
+            *taken = Taken { known: Known::Seen, credit: held_max, looked: second as u16, ..*taken };
         }
-        let elapsed = u64::from(second.saturating_sub(taken.looked));
-        let acked = taken.bytes.saturating_sub(held_max);
-        let more = acked - taken.seen.saturating_sub(held_max);
-        let mut due = rate * elapsed;
-        let lent = due.min(taken.credit.into());
+        let elapsed = (second as u16).wrapping_sub(taken.looked);
+        let fresh = std::mem::take(&mut taken.fresh);
+        let wanted = FOLLOWS_AFTER * rate / 25 * 12;
+        // Nobody knows of what the kernel may hold whether it was acknowledged.
+        let more = match taken.whole.checked_sub(held_max) {
+            Some(_) => fresh,
+            None => (taken.whole.saturating_add(fresh)).saturating_sub(held_max),
+        };
+        taken.whole = taken.whole.saturating_add(fresh).min(held_max.saturating_add(wanted));
+        let mut due = rate.saturating_mul(elapsed.into());
+        let lent = due.min(taken.credit);
         due -= lent;
-        // Nobody knows of what the kernel may hold whether it was acknowledged: for as long as it is being filled, it was.
-        if more > 0 || (lent > 0 && taken.bytes > taken.seen) {
-            taken.heard = second;
-        }
-        taken.credit -= lent as u32;
-        (taken.seen, taken.looked) = (taken.bytes, second);
-        taken.span_due = taken.span_due.saturating_add(u32::try_from(due).unwrap_or(u32::MAX));
-        taken.span_acked = taken.span_acked.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
-        if second.saturating_sub(taken.span) >= SPAN_S {
+        taken.credit -= lent;
+        taken.looked = second as u16;
+        taken.age_s = taken.age_s.saturating_add(elapsed);
+        let elapsed = u8::try_from(elapsed).unwrap_or(u8::MAX);
+        // For as long as that is being filled, it was.
+        let hears = more > 0 || (lent > 0 && fresh > 0);
+        taken.silent_s = if hears { 0 } else { taken.silent_s.saturating_add(elapsed) };
+        taken.span_due = taken.span_due.saturating_add(due);
+        taken.span_acked = taken.span_acked.saturating_add(more);
+        taken.span_s = taken.span_s.saturating_add(elapsed);
+        if taken.span_s >= SPAN_S {
             taken.starves = u64::from(taken.span_acked) * 4 < taken.span_due.into();
-            (taken.span, taken.span_due, taken.span_acked) = (second, 0, 0);
+            (taken.span_s, taken.span_due, taken.span_acked) = (0, 0, 0);
         }
-        let is_young = second.saturating_sub(taken.joined) < YOUNG_S;
-        taken.gate = if is_young || taken.starves { taken.gate.after(window()) } else { Gate::default() };
+        let is_asked = taken.age_s < YOUNG_S || taken.starves;
+        taken.gate = if is_asked { taken.gate.after(window()) } else { Gate::default() };
         self.shut += u64::from(taken.gate == Gate::Shut);
         self.shut_unknown += u64::from(taken.starves && taken.gate == Gate::Unknown);
         self.sessions += 1;
-        self.bytes_due += due;
-        self.bytes_acked += more;
-        self.listeners += u64::from(second.saturating_sub(taken.heard) < SPAN_S);
+        self.bytes_due += u64::from(due);
+        self.bytes_acked += u64::from(more);
+        self.listeners += u64::from(taken.silent_s < SPAN_S);
         self.starved += u64::from(taken.starves);
-        if !taken.is_judged {
-            let wanted = FOLLOWS_AFTER * rate * 12 / 25;
-            let patience = (held_max + wanted).div_ceil(rate.max(1)) + PATIENCE_S;
-            let follows = acked >= wanted;
-            taken.is_judged = follows || u64::from(second.saturating_sub(taken.joined)) >= patience;
-            self.opened += u64::from(taken.is_judged);
-            self.followed += u64::from(follows);
+        if taken.known != Known::Judged {
+            let patience_s = held_max.saturating_add(wanted).div_ceil(rate.max(1)).saturating_add(PATIENCE_S);
+            let follows = taken.whole >= held_max.saturating_add(wanted);
+            // A kernel that may hold more than can be waited for is waited for as long as can be counted.
+            if follows || u32::from(taken.age_s) >= patience_s.min(u16::MAX.into()) {
+                taken.known = Known::Judged;
+                self.opened += 1;
+                self.followed += u64::from(follows);
+            }
         }
     }
 }
@@ -269,10 +292,12 @@ mod tests {
         window: impl Fn(u64) -> Option<u32>,
     ) -> (Survey, Taken) {
         let (mut survey, mut taken) = (Survey::default(), Taken::default());
+        let mut before = 0;
         for second in (0..=seconds).step_by(EVERY_S as usize) {
             let Survey { opened, followed, bytes_due, bytes_acked, .. } = survey;
             survey = Survey { opened, followed, bytes_due, bytes_acked, ..Survey::default() };
-            taken.bytes = bytes(u64::from(second));
+            let all = bytes(u64::from(second));
+            taken.fresh += u32::try_from(all - std::mem::replace(&mut before, all)).unwrap();
             survey.look(&mut taken, RATE, 100 + second, HELD, || window(second.into()));
         }
         (survey, taken)
@@ -330,13 +355,15 @@ mod tests {
     fn who_takes_nothing_is_counted_as_nobody_until_something_is_taken() {
         let terms = (Rendition::Opus48, Tier::new(1).unwrap());
         let slow = (Rendition::Opus48, Tier::new(2).unwrap());
-        let (_, mut taken) = survey(30, |second| RATE * second.min(15));
-        assert_eq!(taken.listens_on(terms, taken.heard + SPAN_S - 1), None);
-        assert_eq!(taken.listens_on(terms, 140), Some([None, Some(terms)]));
-        assert_eq!((taken.listens_on(terms, 142), taken.deaf()), (None, Some(terms)));
-        assert_eq!(taken.listens_on(slow, 144), Some([Some(terms), Some(slow)]));
-        taken.heard = 145;
-        assert_eq!((taken.listens_on(slow, 146), taken.deaf()), (Some([Some(slow), None]), None));
+        let stops = |second: u64| RATE * second.min(15);
+        assert_eq!(survey(24, stops).1.listens_on(terms), None);
+        let (_, mut taken) = survey(26, stops);
+        assert_eq!(taken.listens_on(terms), Some([None, Some(terms)]));
+        assert_eq!((taken.listens_on(terms), taken.deaf()), (None, Some(terms)));
+        assert_eq!(taken.listens_on(slow), Some([Some(terms), Some(slow)]));
+        taken.fresh = 1;
+        Survey::default().look(&mut taken, RATE, 128, HELD, || None);
+        assert_eq!((taken.listens_on(slow), taken.deaf()), (Some([Some(slow), None]), None));
     }
 
     #[test]
