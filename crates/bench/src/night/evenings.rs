@@ -127,7 +127,14 @@ pub(crate) fn evenings(place: &Place, sheet: &mut Sheet) -> Result<()> {
     sheet.heading("Evenings, and their verdicts");
     let directory = place.flags.out.with_file_name("ledgers");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let wanted = &place.flags.evenings;
+    if let Some(unknown) = wanted.iter().find(|name| !EVENINGS.iter().any(|evening| evening.name == **name)) {
+        bail!("there is no evening {unknown:?}: {}", EVENINGS.map(|evening| evening.name).join(", "));
+    }
     for evening in EVENINGS {
+        if !wanted.is_empty() && !wanted.iter().any(|name| name == evening.name) {
+            continue;
+        }
         if let Err(error) = once(place, sheet, evening, &directory) {
             sheet.say(&format!("\n{} could not be measured: {error:#}", evening.name));
         }

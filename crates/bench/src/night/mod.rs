@@ -126,6 +126,9 @@ pub struct NightFlags {
     /// Memory that origin, control and an edge may take, MiB.
     #[arg(long, value_name = "MIB", value_delimiter = ',', default_values_t = [384.0, 256.0, 512.0])]
     pub budget: Vec<f64>,
+    /// Of the evenings of `verdicts` only these, by their names.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub evenings: Vec<String>,
     /// Less of everything: to see whether it works.
     #[arg(long)]
     pub quick: bool,
