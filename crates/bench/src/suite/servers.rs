@@ -20,13 +20,24 @@ pub(crate) struct EdgeSetup {
     pub(crate) past_minutes: u64,
     /// Directory of `certificate.pem` and `key.pem`; without it edges make their own.
     pub(crate) certificate: Option<PathBuf>,
+    /// Most listeners, and most connections of the files door, of each edge: an edge of 20,000 files has room for both.
+    pub(crate) listeners_max: usize,
+    pub(crate) files_connections_max: usize,
     /// More keys of section `[edge]`.
     pub(crate) keys: String,
 }
 
 impl EdgeSetup {
     pub(crate) fn new(tls: bool) -> Self {
-        Self { tls, edges: 1, past_minutes: 0, certificate: None, keys: String::new() }
+        let (listeners_max, files_connections_max) = (18_000, 1_200);
+        let keys = String::new();
+        Self { tls, edges: 1, past_minutes: 0, certificate: None, listeners_max, files_connections_max, keys }
+    }
+
+    /// As [`Self::new`], with as much room for listeners as 20,000 files allow: 17,010 places for newcomers, who may
+    /// take nine of ten.
+    pub(crate) fn roomy(tls: bool) -> Self {
+        Self { listeners_max: 18_900, files_connections_max: 300, ..Self::new(tls) }
     }
 }
 
@@ -61,12 +72,11 @@ impl Edges {
             }
             None => "[tls]\nself_signed = true\n".to_owned(),
         };
-        // Fewer files for the files door leave more to listeners.
         let config = |files: u16| {
             format!(
                 "[server]\ndata = {data:?}\nlog = \"warn\"\n{tls}[edge]\npush_listen = \"127.0.0.1:{push}\"\n\
-             files_listen = \"127.0.0.1:{files}\"\nlisteners_max = 18000\nfiles_connections_max = 1200\n{}\n",
-                setup.keys
+                 files_listen = \"127.0.0.1:{files}\"\nlisteners_max = {}\nfiles_connections_max = {}\n{}\n",
+                setup.listeners_max, setup.files_connections_max, setup.keys
             )
         };
         for (index, port) in files.iter().enumerate() {
