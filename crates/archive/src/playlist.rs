@@ -13,8 +13,8 @@ use crate::{Recording, Span};
 /// nothing yet, or the recorder was not told when doors are.
 ///
 /// Segments are the whole ones that were served live, with the numbers they had then; where the show begins within
-/// one, `EXT-X-START` says so. While the event goes on only segments that cannot grow are named. One of which every
-/// part was lost is named and marked `EXT-X-GAP`.
+/// one, `EXT-X-START` says so. While the event goes on only segments that cannot grow are named. One of which a part was
+/// lost is named and marked `EXT-X-GAP`, as it was live: downloads have the others of its parts.
 pub fn replay(recording: &Recording, rendition: Rendition, span: &Span, base: &str) -> Option<MediaPlaylist> {
     let doors = recording.marks()?.doors;
     let parts = span.of(recording);
@@ -39,7 +39,7 @@ pub fn replay(recording: &Recording, rendition: Rendition, span: &Span, base: &s
             uri: format!("{base}{rendition}/s{number}.{extension}"),
             duration: PART_DURATION.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)),
             program_date_time: doors.plus(first.start().to_duration()),
-            gap: recording.runs_of(&(first..end)).is_empty(),
+            gap: !recording.holds_all(&(first..end)),
             discontinuity: false,
             byte_range: None,
         }

@@ -306,6 +306,12 @@ impl Recording {
         self.runs.iter().filter_map(|run| run.cut(parts.start.get(), parts.end.get())).collect()
     }
 
+    /// Whether none of these parts is missing.
+    pub(crate) fn holds_all(&self, parts: &Range<PartNumber>) -> bool {
+        let held: u64 = self.runs_of(parts).iter().map(|run| run.end - run.first).sum();
+        held == parts.end.get().saturating_sub(parts.start.get())
+    }
+
     pub(crate) fn volume(&self, run: &Run) -> &ReadVolume {
         &self.volumes[run.volume]
     }

@@ -276,7 +276,7 @@ pub async fn serve_connection<I>(
     });
     let builder = builder(limits);
     let counts = limits.counts.clone();
-    let io = WriteGuard::new(io, limits.write_timeout, unread.clone());
+    let io = WriteGuard::new(io, limits.write_timeout, unread.clone(), limits.counts.clone());
     let io = TokioIo::new(Frames::new(io, limits.http2, answers.clone(), move || counts.flood()));
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut closing = false;
@@ -373,7 +373,7 @@ fn is_probe(path: &str) -> bool {
 /// | PING, SETTINGS (CVE-2019-9512, CVE-2019-9515) | h2 holds one answer at a time and reads on only once it is written; how many there may be it leaves open, [`frames`] does not |
 /// | empty and tiny DATA (CVE-2019-9518; RUSTSEC-2026-0258) | h2 closes after a hundred empty ones, and by a budget for small ones |
 /// | PRIORITY, WINDOW_UPDATE, unknown kinds (CVE-2019-9513) | h2 ignores them or takes them in, keeping nothing; [`frames`] bounds how many there may be |
-/// | a window of zero bytes (CVE-2019-9511, CVE-2019-9517) | an answer that is not taken for three times [`Limits::write_timeout`] ends the connection |
+/// | a window of no byte, or of one (CVE-2019-9511, CVE-2019-9517) | h2 takes an answer in pieces, and it is in progress until the last was sent; one of which nothing is taken for three times [`Limits::write_timeout`] ends the connection |
 /// | bodies nobody reads | no more than [`AHEAD_BYTES`] are taken in |
 ///
 /// hyper passes both counts on to h2 since 1.5.1 (hyper#3782).

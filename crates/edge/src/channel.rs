@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) event: Option<Arc<Event>>,
     /// From origin.
     pub(crate) status: Option<Arc<EventStatus>>,
+    /// The recording says that it is finished, and origin has said nothing since.
+    pub(crate) finished: bool,
     /// Listeners on all edges, from control.
     pub(crate) audience: Option<u64>,
     /// Ladder level in force here.
@@ -55,6 +57,7 @@ impl Facts {
     pub(crate) fn phase(&self, now: UnixTime) -> Phase {
         let doors = self.event.as_ref().map(|event| event.starts_at.minus(event.doors_before));
         match (self.status.as_ref().map(|status| &status.state), &self.event) {
+            _ if self.finished => Phase::Over,
             (Some(StateRecord::Doors | StateRecord::Live | StateRecord::Hold { .. }), _) => Phase::Running,
             (Some(StateRecord::Ended), _) => Phase::Over,
             (Some(StateRecord::Scheduled), _) | (None, None) => Phase::Before { doors },
@@ -467,6 +470,9 @@ mod tests {
             let facts = Facts { status: Some(status(state, None)), ..known.clone() };
             assert_eq!(facts.phase(at(50_000)), expected);
         }
+        // Its recording knows better than what origin said before it went silent.
+        let whole = Facts { status: Some(status(StateRecord::Live, None)), finished: true, ..known.clone() };
+        assert_eq!(whole.phase(at(50_000)), Phase::Over);
         assert_eq!(Facts::default().phase(at(0)), Phase::Before { doors: None });
         assert_eq!(known.title(), "حديث");
     }

@@ -57,11 +57,16 @@ impl Sums {
         let total = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let answers =
             |class: usize| total(&counters.answers[class - 1]) + total(&counters.push_answers[class - 1]);
-        let finished = total(&counters.handshakes_full) + total(&counters.handshakes_resumed);
+        // The push door makes its own.
+        let made = shared.tls.as_ref().map(|tls| tls.handshakes().counts()).unwrap_or_default();
+        let (failed, late) = (total(&counters.handshakes_failed), total(&counters.handshakes_late));
         Self {
             connections: total(&counters.accepted) + shared.files_door.accepted(),
-            handshakes_finished: finished,
-            handshakes_failed: total(&counters.handshakes_failed) + total(&counters.handshakes_late),
+            handshakes_finished: total(&counters.handshakes_full)
+                + total(&counters.handshakes_resumed)
+                + made.full
+                + made.resumed,
+            handshakes_failed: failed + late + made.failed + made.timed_out,
             handshakes_shed: shared.files_door.handshakes_shed(),
             evicted: total(&counters.evicted) + shared.files_door.evicted(),
             timed_out: total(&counters.heads_late) + shared.files_door.slow_bodies(),
@@ -73,7 +78,7 @@ impl Sums {
             full: total(&counters.refused_full)
                 + total(&counters.refused_level)
                 + total(&counters.refused_memory),
-            prefix: total(&counters.refused_heavy),
+            prefix: total(&counters.refused_heavy) + total(&counters.refused_share),
             forged: total(&counters.tickets_refused).saturating_sub(total(&counters.tickets_expired)),
             expired: total(&counters.tickets_expired),
             excess: total(&counters.sessions_refused) + total(&counters.sessions_closed),
@@ -107,9 +112,10 @@ impl Counting {
         let counts = &mut bin.counts;
         counts.door.connections = since(|sums| sums.connections);
         counts.door.handshakes_finished = since(|sums| sums.handshakes_finished);
-        counts.door.handshakes_started =
-            counts.door.handshakes_finished + since(|sums| sums.handshakes_failed);
         counts.door.handshakes_shed = since(|sums| sums.handshakes_shed);
+        counts.door.handshakes_started = counts.door.handshakes_finished
+            + since(|sums| sums.handshakes_failed)
+            + counts.door.handshakes_shed;
         counts.door.abuse = since(|sums| sums.abuse);
         counts.door.half_open = sums.survey.shaking;
         counts.door.pending = sums.survey.reading;

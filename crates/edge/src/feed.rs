@@ -48,6 +48,9 @@ const ORIENTATION: u32 = 3;
 pub(crate) struct Feed {
     shared: Arc<Shared>,
     frozen: FrozenEvents,
+    /// What is to be frozen, and who does it at the moment.
+    unfrozen: BTreeMap<EventSlug, Event>,
+    freezing: Option<JoinHandle<()>>,
     pulse: Option<Pulse>,
     /// Tasks that take parts in, by event. Aborted when dropped.
     takers: BTreeMap<EventSlug, Taker>,
@@ -92,6 +95,8 @@ impl Feed {
             late: Duration::ZERO,
             shared,
             frozen,
+            unfrozen: BTreeMap::new(),
+            freezing: None,
             pulse,
             takers: BTreeMap::new(),
             sequence: 0,
@@ -118,7 +123,7 @@ impl Feed {
             tokio::select! {
                 () = closing.cancelled() => break,
                 _ = ticks.tick() => self.tick(),
-                message = next(&mut events) => self.events(&message).await,
+                message = next(&mut events) => self.events(&message),
                 message = next(&mut audience) => self.audience(&message),
                 message = next(&mut status) => self.status(&message),
                 message = next(&mut limits) => self.limits(&message),
@@ -128,33 +133,40 @@ impl Feed {
         std::future::pending::<()>().await;
     }
 
-    async fn events(&mut self, message: &Message) {
+    fn events(&mut self, message: &Message) {
         let Some(Events { events }) = self.read(message) else { return };
-        let mut changed = Vec::new();
+        let mut changed = false;
         for record in events {
             match Event::try_from(record) {
                 Ok(event) => {
                     if learn(&self.shared, event.clone()) {
-                        changed.push(event);
+                        self.unfrozen.insert(event.slug.clone(), event);
+                        changed = true;
                     }
                 }
                 Err(_) => count(&self.shared.counters.messages_damaged),
             }
         }
-        if changed.is_empty() {
+        if changed {
+            self.freeze();
+            self.tend();
+        }
+    }
+
+    /// Has what changed written to the disk, unless that is being done: nobody here waits for a disk.
+    fn freeze(&mut self) {
+        let is_busy = self.freezing.as_ref().is_some_and(|freezing| !freezing.is_finished());
+        if is_busy || self.unfrozen.is_empty() {
             return;
         }
-        let frozen = self.frozen.clone();
-        let freezing = tokio::task::spawn_blocking(move || {
-            for event in changed {
+        let (events, frozen) = (std::mem::take(&mut self.unfrozen), self.frozen.clone());
+        self.freezing = Some(tokio::task::spawn_blocking(move || {
+            for event in events.into_values() {
                 if let Err(error) = frozen.freeze(&event) {
                     tracing::warn!(event = %event.slug, %error, "an event cannot be frozen");
                 }
             }
-        });
-        // Only this task waits, and only for some small files.
-        let _ = freezing.await;
-        self.tend();
+        }));
     }
 
     fn audience(&mut self, message: &Message) {
@@ -189,7 +201,7 @@ impl Feed {
         let Some(OriginStatus { events, .. }) = self.read(message) else { return };
         for status in events {
             let Some(channel) = self.shared.channel_or_new(&status.event) else { continue };
-            channel.update(|facts| facts.status = Some(Arc::new(status)));
+            channel.update(|facts| (facts.status, facts.finished) = (Some(Arc::new(status)), false));
             if let Some(live) = channel.live() {
                 live.conclude(&channel.facts(), false);
             }
@@ -210,6 +222,7 @@ impl Feed {
             self.late = Duration::ZERO;
             self.shared.bus.publish("bins", self.sequence, wire::encode(&bin));
         }
+        self.freeze();
         self.tend();
         self.ticks = self.ticks.saturating_add(1);
         if self.ticks > ORIENTATION {
@@ -286,7 +299,8 @@ impl Feed {
             joins: counters.joins.load(Ordering::Relaxed),
             refused: counters.refused_full.load(Ordering::Relaxed)
                 + counters.refused_level.load(Ordering::Relaxed)
-                + counters.refused_memory.load(Ordering::Relaxed),
+                + counters.refused_memory.load(Ordering::Relaxed)
+                + counters.refused_share.load(Ordering::Relaxed),
             rss_bytes: machine::rss_bytes(),
             open_files: machine::open_files(),
             listeners_max: self.shared.listeners_max,
@@ -382,6 +396,7 @@ async fn ask_disk(shared: Arc<Shared>, channel: Arc<Channel>, live: Arc<Live>) {
     let finished = shared.recordings.with(&channel.slug, |recording| Ok(recording.is_finished())).await;
     if let Ok(true) = finished {
         tracing::info!(event = %channel.slug, "the recording says that the event has ended");
+        channel.update(|facts| facts.finished = true);
         live.conclude(&channel.facts(), true);
     }
 }

@@ -2,6 +2,7 @@
 //! running programme is in [`live`], what is recorded is here.
 
 pub(crate) mod delayed;
+pub(crate) mod downloads;
 pub(crate) mod hold;
 mod live;
 pub(crate) mod playlists;
@@ -247,7 +248,7 @@ fn download(
     let (file, finished) = (&taken.download, taken.finished);
     // What is not finished is a different file in a second; its validator says so to who asks again.
     let control = if finished { MINUTES } else { NEVER };
-    let (mut response, range) = ranged(&head.headers, file.length(), file.etag(), control);
+    let (mut response, range) = ranged(head, file.length(), file.etag(), control);
     let Some(range) = range else { return Ok(response) };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type()));
@@ -256,10 +257,12 @@ fn download(
     if head.method == Method::HEAD {
         return Ok(response);
     }
-    // Each holds a piece in memory for as long as its reader takes to take it.
-    let Ok(place) = Arc::clone(&shared.downloads).try_acquire_owned() else {
+    let Some(place) = shared.downloads.take(origin_of(head)) else {
         count(&shared.counters.downloads_refused);
-        return Err(refuse(Problem::unavailable("as many downloads run as may", 5)));
+        return Err(refuse(Problem::unavailable(
+            "as many downloads run as may, most of them from the same network",
+            5,
+        )));
     };
     let shared = Arc::clone(shared);
     let pieces = stream::try_unfold((range, place), move |(range, place)| {
@@ -288,7 +291,7 @@ fn download(
 
 /// The head of an answer with a file of `length` bytes, and which of them are to be in it; none if it is one without.
 fn ranged(
-    request: &HeaderMap,
+    request: &http::request::Parts,
     length: u64,
     etag: &str,
     control: HeaderValue,
@@ -298,7 +301,7 @@ fn ranged(
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::CACHE_CONTROL, control);
     insert(headers, header::ETAG, etag);
-    let (status, range) = match ranges::wanted(request, length, etag) {
+    let (status, range) = match ranges::wanted(&request.method, &request.headers, length, etag) {
         Wanted::Unchanged => (StatusCode::NOT_MODIFIED, None),
         Wanted::Nothing => {
             insert(headers, header::CONTENT_RANGE, &format!("bytes */{length}"));

@@ -85,8 +85,8 @@ impl Meter {
     /// What was used since it was asked last.
     pub(crate) fn read(&mut self, shared: &Shared, memory: Memory, now: Instant) -> Load {
         let counters = &shared.counters;
-        let (cpu_us, bytes) =
-            (counters.push_cpu_us.load(Ordering::Relaxed), counters.bytes.load(Ordering::Relaxed));
+        let cpu_us = counters.push_cpu_us.load(Ordering::Relaxed);
+        let bytes = counters.bytes.load(Ordering::Relaxed) + shared.files_door.sent_bytes();
         let elapsed = now.saturating_duration_since(self.at).max(Duration::from_millis(1)).as_secs_f64();
         let cpu_s = cpu_us.saturating_sub(self.cpu_us) as f64 / 1e6;
         let rate = bytes.saturating_sub(self.bytes) as f64 / elapsed;
@@ -94,13 +94,15 @@ impl Meter {
         let stretch = counters.stretch.take();
         let stands = shared.bell.silence(now);
         let (late, late_for) = if stands > STANDS { (stands, stands) } else { (stretch.by, stretch.lasting) };
+        // Who is asked for nothing makes room for whoever comes: that file is as good as free.
+        let resting = counters.resting.load(Ordering::Relaxed) + shared.files_door.resting();
         let line = shared.config.line_mbit.map(|mbit| Used::new(rate as u64, mbit * (1_000_000 / 8)));
         Load {
             processor: cpu_s / elapsed,
             late,
             late_for,
             line,
-            files: Used::new(machine::open_files(), shared.files_max),
+            files: Used::new(machine::open_files().saturating_sub(resting), shared.files_max),
             memory: memory_used(memory, machine::rss_bytes(), shared.config.memory_reserve_mib << 20),
             listeners: Used::new(counters.listeners.load(Ordering::Relaxed), shared.listeners_max),
         }

@@ -388,7 +388,7 @@ pub mod fuzz {
                 headers.insert(name, value);
             }
         }
-        let _ = ranges::wanted(&headers, 1_000, "\"abc\"");
+        let _ = ranges::wanted(&http::Method::GET, &headers, 1_000, "\"abc\"");
     }
 }
 

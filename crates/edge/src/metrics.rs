@@ -22,11 +22,12 @@ pub(crate) fn render(shared: &Shared) -> String {
     family(
         "refused_total",
         "counter",
-        "Listeners refused: there were as many of their class as there may be, the ladder lets none of it in, or memory was short.",
+        "Listeners refused: there were as many of their class as there may be, the ladder lets none of it in, memory was short, or most who listen are of their network.",
         &[
             (r#"{why="full"}"#.to_owned(), counters.refused_full.load(Ordering::Relaxed)),
             (r#"{why="level"}"#.to_owned(), counters.refused_level.load(Ordering::Relaxed)),
             (r#"{why="memory"}"#.to_owned(), counters.refused_memory.load(Ordering::Relaxed)),
+            (r#"{why="network"}"#.to_owned(), counters.refused_share.load(Ordering::Relaxed)),
         ],
     );
     family(
@@ -99,6 +100,15 @@ pub(crate) fn render(shared: &Shared) -> String {
             (r#"{kind="failed"}"#.to_owned(), counters.handshakes_failed.load(Ordering::Relaxed)),
         ],
     );
+    let made = shared.tls.as_ref().map(|tls| tls.handshakes().counts()).unwrap_or_default();
+    let kinds =
+        [("full", made.full), ("resumed", made.resumed), ("failed", made.failed), ("late", made.timed_out)];
+    family(
+        "file_handshakes_total",
+        "counter",
+        "TLS handshakes at the files door.",
+        &kinds.map(|(kind, count)| (format!(r#"{{kind="{kind}"}}"#), count)),
+    );
     family(
         "late_heads_total",
         "counter",
@@ -168,6 +178,8 @@ pub(crate) fn render(shared: &Shared) -> String {
         .map(|(count, class)| (format!(r#"{{status="{class}xx"}}"#), count.load(Ordering::Relaxed)))
         .collect();
     family("file_answers_total", "counter", "Answers of the files door.", &answers);
+    let sent = shared.files_door.sent_bytes();
+    family("file_sent_bytes_total", "counter", "Bytes written at the files door.", &[(String::new(), sent)]);
     family("listeners", "gauge", "Listeners at the push door.", &one(&counters.listeners));
     let channels = shared.channels();
     let listening: Vec<_> = channels
@@ -209,7 +221,7 @@ pub(crate) fn render(shared: &Shared) -> String {
         "Live playlists rendered.",
         &one(&counters.playlists_rendered),
     );
-    let downloads = shared.config.downloads_max - shared.downloads.available_permits();
+    let downloads = shared.downloads.taken();
     family(
         "downloads",
         "gauge",

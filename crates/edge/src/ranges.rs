@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 
 /// What a request wants of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +17,17 @@ pub(crate) enum Wanted {
     Unchanged,
 }
 
-/// What the headers of a `GET` or `HEAD` want of a file of `length` bytes whose strong validator is `etag`.
+/// What a `GET` or `HEAD` wants of a file of `length` bytes whose strong validator is `etag`. Only a `GET` can want some of
+/// it (RFC 9110 section 14.2).
 ///
 /// A request for several ranges gets the whole file, as RFC 9110 section 14.2 allows: no player asks for such, and
 /// answering is work that grows with the request. So does a range with a unit other than bytes, or a broken one.
-pub(crate) fn wanted(headers: &HeaderMap, length: u64, etag: &str) -> Wanted {
+pub(crate) fn wanted(method: &Method, headers: &HeaderMap, length: u64, etag: &str) -> Wanted {
     if matches(headers, header::IF_NONE_MATCH.as_str(), etag) {
         return Wanted::Unchanged;
+    }
+    if method != Method::GET {
+        return Wanted::Whole;
     }
     let mut ranges = headers.get_all(header::RANGE).iter();
     let (Some(range), None) = (ranges.next(), ranges.next()) else { return Wanted::Whole };
@@ -83,7 +87,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        assert_eq!(wanted(&headers, 1000, TAG), expected, "{pairs:?}");
+        assert_eq!(wanted(&Method::GET, &headers, 1000, TAG), expected, "{pairs:?}");
     }
 
     #[test]
@@ -120,7 +124,8 @@ mod tests {
     fn an_empty_file_has_no_ranges() {
         let mut headers = HeaderMap::new();
         headers.insert("range", "bytes=0-".parse().unwrap());
-        assert_eq!(wanted(&headers, 0, TAG), Wanted::Nothing);
+        assert_eq!(wanted(&Method::GET, &headers, 0, TAG), Wanted::Nothing);
+        assert_eq!(wanted(&Method::HEAD, &headers, 0, TAG), Wanted::Whole);
     }
 
     #[test]

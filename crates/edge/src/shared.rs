@@ -15,12 +15,13 @@ use backend::machine::Memory;
 use backend::tls::Tls;
 use http::{StatusCode, header};
 use model::EventSlug;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::EdgeConfig;
 use crate::bell::Bell;
-use crate::channel::Channel;
+use crate::channel::{Channel, Phase};
+use crate::files::downloads::Downloads;
 use crate::files::hold::Holds;
 use crate::ladder::InForce;
 use crate::push::{Histogram, Survey, Surveyed, Told};
@@ -30,7 +31,7 @@ use crate::sessions::Sessions;
 /// Events an edge knows at once.
 const EVENTS_MAX: usize = 8_192;
 
-/// Counters of the process; all but the last three only grow.
+/// Counters of the process; all but the last four only grow.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) joins: AtomicU64,
@@ -83,6 +84,8 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     /// Connections closed unheard because the push door was full and their site had most of it.
     pub(crate) refused_heavy: AtomicU64,
+    /// Listeners refused because most are of their network.
+    pub(crate) refused_share: AtomicU64,
     /// Connections and requests through a proxy that did not say properly who is behind it, or said so without one.
     pub(crate) introductions_refused: AtomicU64,
     /// Questions to the disk refused because there were too many.
@@ -113,6 +116,8 @@ pub(crate) struct Counters {
     pub(crate) put_off: [AtomicU64; 2],
     /// Handshakes that took too long.
     pub(crate) handshakes_late: AtomicU64,
+    /// Connections of the push door now that are asked for nothing, and make room for others.
+    pub(crate) resting: AtomicU64,
     /// Listeners at the push door now.
     pub(crate) listeners: AtomicU64,
     /// Windows now.
@@ -165,7 +170,7 @@ pub(crate) struct Shared {
     /// Places for requests at the files door that wait for a part or a playlist.
     pub(crate) holds: Holds,
     /// Places for downloads.
-    pub(crate) downloads: Arc<Semaphore>,
+    pub(crate) downloads: Arc<Downloads>,
     /// Cancelled when the doors close.
     pub(crate) closing: CancellationToken,
     /// Whether there is too little memory for more listeners.
@@ -209,7 +214,7 @@ impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let shared = Self {
             holds: Holds::new(parts.config.held_max, parts.closing.clone()),
-            downloads: Arc::new(Semaphore::new(parts.config.downloads_max)),
+            downloads: Downloads::new(parts.config.downloads_max),
             config: parts.config,
             index: parts.index,
             listeners_max: parts.listeners_max,
@@ -360,8 +365,11 @@ impl Shared {
         }
         let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
         if channels.len() >= EVENTS_MAX && !channels.contains_key(event) {
-            count(&self.counters.events_refused);
-            return None;
+            let Some(over) = longest_over(&channels) else {
+                count(&self.counters.events_refused);
+                return None;
+            };
+            channels.remove(&over);
         }
         Some(Arc::clone(
             channels.entry(event.clone()).or_insert_with(|| Arc::new(Channel::new(event.clone()))),
@@ -372,6 +380,17 @@ impl Shared {
     pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+/// Of the events that are over, the one that began first: its recording needs nobody who knows it.
+fn longest_over(channels: &BTreeMap<EventSlug, Arc<Channel>>) -> Option<EventSlug> {
+    let now = backend::clock::unix_now();
+    let over = channels.values().filter(|channel| channel.live().is_none()).filter_map(|channel| {
+        let facts = channel.facts();
+        let starts_at = facts.event.as_ref().map(|event| event.starts_at);
+        (facts.phase(now) == Phase::Over).then_some((starts_at, &channel.slug))
+    });
+    over.min().map(|(_, slug)| slug.clone())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //!
 //! - [`Places`] holds who is connected, exactly: one small entry a connection, and connections are bounded. When all
 //!   places are taken, whoever asks for nothing has to go, of the site where those weigh most (as in longest-queue-drop);
-//!   the last places are kept for sites that have few.
+//!   the last places are kept for sites that have few, and one site alone may work at half of them ([`Places::may_work`]).
 //! - [`Meter`] knows roughly what each site has cost of late: a sketch of constant size. A door has two: what came from a
 //!   site within seconds decides whose turn it is; how many had to go that never asked for anything, within a minute or
 //!   two, what others of that site weigh ([`Meter::weight`]). So a flood from many sites, each with few connections, is
@@ -30,7 +30,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use lanes::{LANES, Lanes};
 pub use meter::Meter;
@@ -69,6 +69,13 @@ impl Prefix {
 pub struct Site(u64);
 
 impl Site {
+    /// Whether it is this machine itself, as 127.0.0.1 or ::1: a program beside us, or a proxy that we were not told of. Who
+    /// is behind that cannot be told apart, so it is no site like others.
+    pub fn is_local(self) -> bool {
+        let local = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        local.into_iter().any(|address| Prefix::of(address).site() == self)
+    }
+
     /// The first and the last prefix in it.
     fn homes(self) -> std::ops::RangeInclusive<Prefix> {
         Prefix(self.0 << 8)..=Prefix(self.0 << 8 | 0xff)

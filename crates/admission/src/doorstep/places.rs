@@ -43,7 +43,9 @@ struct Guest {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     all: u32,
-    /// What those weigh who rest.
+    /// Of those, the ones that rest.
+    resting: u32,
+    /// What they weigh.
     weight: u64,
 }
 
@@ -157,13 +159,41 @@ impl Places {
     }
 
     /// Whether there is room for one more of whom it is not known yet where it comes from, such as a connection of a
-    /// proxy that will say so: a free place, or that of one who rests, of the heaviest site.
+    /// proxy that will say so: a free place, or that of one who rests, of the heaviest site; of whoever rests longest, if no
+    /// site weighs more than one of whom nothing is known. Once it is known, who asks calls [`Self::leave`] and
+    /// [`Self::room`].
     pub fn room_for_any(&self) -> Room {
         if self.taken < self.places {
             return Room::Free;
         }
-        let heaviest = self.by_weight.last().and_then(|&(_, site)| self.oldest_of(site));
-        heaviest.map_or(Room::Full, |(_, key)| Room::Instead(key))
+        let heaviest = self.by_weight.last().filter(|&&(weight, _)| weight > 1);
+        let instead = match heaviest {
+            Some(&(_, site)) => self.oldest_of(site).map(|(_, key)| key),
+            None => self.by_age.first().map(|&(_, key)| key),
+        };
+        instead.map_or(Room::Full, Room::Instead)
+    }
+
+    /// Whether this one, which rests or begins to work, may go on working: while half of all places are not worked at
+    /// anybody may, and beyond that only who is of a site where fewer work than could still (as of [`super::Shares`]). So
+    /// one site alone gets half of the door, however long it stays, and those who rest count for nothing. This machine is
+    /// no one site.
+    pub fn may_work(&self, key: u32) -> bool {
+        let Some(guest) = self.guest(key) else { return false };
+        let site = guest.prefix.site();
+        // Itself not among them.
+        let itself = usize::from(guest.rests.is_none());
+        let working = (self.taken - self.resting.len()).saturating_sub(itself);
+        let left = self.places.saturating_sub(working);
+        let of_site = self.sites.get(&site).map_or(0, |counts| (counts.all - counts.resting) as usize);
+        let own = of_site.saturating_sub(itself);
+        left > self.places / 2 || own < left || site.is_local()
+    }
+
+    /// Whether it has rested for so long that it makes room for anybody.
+    pub fn is_silent(&self, key: u32, now: Duration) -> bool {
+        let since = self.guest(key).and_then(|guest| guest.rests);
+        since.is_some_and(|since| now.saturating_sub(since) >= self.silence)
     }
 
     fn if_silent(&self, since: Duration, key: u32, now: Duration) -> Room {
@@ -202,7 +232,10 @@ impl Places {
         self.resting.insert((prefix, now, key));
         self.by_age.insert((now, key));
         *self.homes.entry(prefix).or_default() += weight;
-        self.weigh(prefix.site(), |sum| *sum += weight);
+        self.weigh(prefix.site(), |counts| {
+            counts.resting += 1;
+            counts.weight += weight;
+        });
     }
 
     /// From now on it keeps its place.
@@ -226,7 +259,10 @@ impl Places {
                 self.homes.remove(&prefix);
             }
         }
-        self.weigh(prefix.site(), |sum| *sum -= weight);
+        self.weigh(prefix.site(), |counts| {
+            counts.resting -= 1;
+            counts.weight -= weight;
+        });
     }
 
     /// It is gone. Nothing happens if it was not there.
@@ -254,11 +290,11 @@ impl Places {
             && self.homes.is_empty()
     }
 
-    /// Changes what a site weighs.
-    fn weigh(&mut self, site: Site, change: impl FnOnce(&mut u64)) {
+    /// Changes what a site weighs who rests there.
+    fn weigh(&mut self, site: Site, change: impl FnOnce(&mut Counts)) {
         let Some(counts) = self.sites.get_mut(&site) else { return };
         let before = counts.weight;
-        change(&mut counts.weight);
+        change(counts);
         if before > 0 {
             self.by_weight.remove(&(before, site));
         }

@@ -7,7 +7,8 @@ use super::{Prefix, Site};
 /// Places that are kept until whoever has one is done, such as requests in progress. While half of them are free they are
 /// for anybody; of the other half a site gets one only if it has fewer than are free (a dynamic threshold, as switches
 /// share their buffers by: Choudhury and Hahne, 1998). So one site alone gets half of all, and however few are left, there
-/// is one for a site that has none. Memory: an entry for each site that has a place.
+/// is one for a site that has none. This machine is no one site ([`Site::is_local`]). Memory: an entry for each site that
+/// has a place.
 #[derive(Debug)]
 pub struct Shares {
     places: usize,
@@ -26,7 +27,7 @@ impl Shares {
         let site = prefix.site();
         let free = self.places.saturating_sub(self.taken);
         let own = self.sites.get(&site).copied().unwrap_or(0);
-        let may = free > 0 && (free > self.places / 2 || own < free);
+        let may = free > 0 && (free > self.places / 2 || own < free || site.is_local());
         if may {
             self.taken += 1;
             self.sites.insert(site, own + 1);

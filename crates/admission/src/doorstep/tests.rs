@@ -119,6 +119,66 @@ fn the_last_places_are_for_those_who_have_few() {
 }
 
 #[test]
+fn whoever_is_behind_this_machine_is_no_one_site() {
+    let (local, other) = ([prefix("127.0.0.1"), prefix("::1")], [prefix("127.0.1.1"), prefix("2001:db8::1")]);
+    assert!(local.iter().all(|p| p.site().is_local()) && !other.iter().any(|p| p.site().is_local()));
+    assert_eq!(works(&mut Places::new(10, 0, SECOND), &[(local[0], 20)]), [10]);
+}
+
+/// How many of each come in and may work, one after the other.
+fn works(door: &mut Places, from: &[(Prefix, u32)]) -> Vec<usize> {
+    let mut come = |prefix| {
+        let key = door.taken() as u32;
+        if door.room(prefix, 1, ms(0)) != Room::Free {
+            return false;
+        }
+        door.enter(key, prefix, 1, ms(0));
+        let may = door.may_work(key);
+        if may {
+            door.work(key);
+            assert!(door.may_work(key), "it goes on");
+        } else {
+            door.leave(key);
+        }
+        may
+    };
+    from.iter().map(|&(prefix, count)| (0..count).filter(|_| come(prefix)).count()).collect()
+}
+
+#[test]
+fn one_site_works_at_half_of_the_door_and_there_is_some_for_who_has_none() {
+    let mut door = Places::new(16, 0, SECOND);
+    let crowd: Vec<_> = (1..=6).map(|site| (of(site, 1), 20)).collect();
+    assert_eq!(works(&mut door, &crowd), [8, 4, 2, 1, 1, 0]);
+    // Who rests counts for nothing: all of a site may come in.
+    let mut door = Places::new(16, 0, SECOND);
+    for key in 0..16 {
+        assert_eq!(door.room(of(1, 1), 1, ms(0)), Room::Free);
+        door.enter(key, of(1, 1), 1, ms(0));
+    }
+    assert_eq!((0..16).filter(|&key| door.may_work(key)).count(), 16);
+    (0..8).for_each(|key| door.work(key));
+    assert!(!door.may_work(8) && !door.may_work(99));
+    door.rest(0, ms(1));
+    assert!(door.may_work(8));
+}
+
+#[test]
+fn for_a_stranger_the_heaviest_makes_room_or_who_is_there_longest() {
+    let mut door = Places::new(3, 0, SECOND);
+    door.enter(0, of(1, 1), 1, ms(0));
+    door.enter(1, of(9, 1), 1, ms(1));
+    door.enter(2, of(2, 1), 1, ms(2));
+    assert_eq!(door.room_for_any(), Room::Instead(0));
+    assert!(door.is_silent(0, ms(1_000)) && !door.is_silent(1, ms(1_000)) && !door.is_silent(7, ms(9_000)));
+    door.enter(0, of(9, 1), 1, ms(3));
+    assert_eq!(door.room_for_any(), Room::Instead(1));
+    door.work(1);
+    assert!(!door.is_silent(1, ms(9_000)));
+    assert_eq!(door.room_for_any(), Room::Instead(2));
+}
+
+#[test]
 fn whose_site_has_a_debt_weighs_more() {
     let mut door = Places::new(3, 0, SECOND);
     door.enter(0, of(1, 1), 1, ms(0));

@@ -426,3 +426,19 @@ fn the_replay_plays_from_its_files() {
         assert!(said.is_empty(), "{said:?}");
     }
 }
+
+#[test]
+fn a_segment_of_which_a_part_was_lost_is_a_gap() {
+    let data = tempfile::tempdir().unwrap();
+    let mut origin = Origin::on(data.path());
+    origin.recorder.set_marks(&marks(Some(0), None)).unwrap();
+    origin.record(20);
+    // Published, but never on a disk.
+    origin.make();
+    origin.record(23);
+    origin.end(&marks(Some(0), Some(44)));
+    let recording = Recording::open(&[data.path().to_owned()], &event()).unwrap();
+    let replay = playlist::replay(&recording, Rendition::Opus48, &Span::Show, "").unwrap();
+    let gaps: Vec<_> = replay.segments.iter().map(|segment| segment.gap).collect();
+    assert_eq!(gaps, [false, false, true, false, false, false]);
+}

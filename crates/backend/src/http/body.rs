@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,6 +20,9 @@ use super::{DoorCounts, Limits, Place};
 
 /// Bytes a second that a body has to come at on the whole, beyond its first pause.
 const BODY_RATE_MIN: u64 = 4 * 1024;
+/// Most bytes of an HTTP/2 answer that are given away at once. h2 takes whatever it is given as soon as the peer's window
+/// has room for one byte, and keeps the rest.
+const PIECE: usize = 16 * 1024;
 /// So many times [`Limits::write_timeout`] one answer of an HTTP/2 connection may go untaken.
 const ANSWER_PATIENCE: u32 = 3;
 
@@ -131,11 +134,49 @@ impl InProgress {
 /// An answer's body that keeps its request in progress until it is sent or dropped.
 pub(super) struct Counted {
     body: Body,
-    request: InProgress,
-    _share: Option<Share>,
+    /// What is left of the body's frame that is given away in pieces.
+    rest: Bytes,
+    account: Arc<Account>,
     /// Whether its connection may carry others beside it. Then the connection may be busy while nothing of this one is
     /// taken; where it has a connection for itself, that is watched (see [`super::guard`]).
     streamed: bool,
+}
+
+/// What an answer takes until all of it was taken: shared by its body and the pieces of it that wait to be sent.
+struct Account {
+    request: InProgress,
+    _share: Option<Share>,
+    /// Pieces that wait.
+    pieces: AtomicU32,
+}
+
+impl Account {
+    /// The body has nothing to give at the moment, or for ever.
+    fn dry(&self) {
+        if self.pieces.load(Ordering::Relaxed) == 0 {
+            self.request.untaken(false);
+        }
+    }
+}
+
+/// Some of an answer, until it was sent.
+struct Piece {
+    bytes: Bytes,
+    account: Arc<Account>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        // Where others wait it is a step, and time begins anew.
+        let waiting = self.account.pieces.fetch_sub(1, Ordering::Relaxed) > 1;
+        self.account.request.untaken(waiting);
+    }
 }
 
 impl Counted {
@@ -144,7 +185,16 @@ impl Counted {
         if streamed {
             request.untaken(true);
         }
-        Self { body, request, _share: share, streamed }
+        let account = Arc::new(Account { request, _share: share, pieces: AtomicU32::new(0) });
+        Self { body, rest: Bytes::new(), account, streamed }
+    }
+
+    /// The next of `rest`.
+    fn piece(&mut self) -> Bytes {
+        let bytes = self.rest.split_to(self.rest.len().min(PIECE));
+        self.account.pieces.fetch_add(1, Ordering::Relaxed);
+        self.account.request.untaken(true);
+        Bytes::from_owner(Piece { bytes, account: self.account.clone() })
     }
 }
 
@@ -156,20 +206,36 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // It is asked for more only when there is room for it.
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if self.streamed {
-            self.request.untaken(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        if self.streamed && self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => self.rest = bytes,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                none => {
+                    self.account.dry();
+                    return none;
+                }
+            }
         }
-        polled
+        if self.streamed {
+            return Poll::Ready(Some(Ok(Frame::data(self.piece()))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }
 

@@ -32,9 +32,11 @@ const DEBT_WINDOW: Duration = Duration::from_secs(60);
 /// Handshakes at once that are being calculated: a budget of their own, since the others of a door go on meanwhile.
 const HANDSHAKES: usize = 1;
 
-/// What happened at a door; these only grow.
+/// What happened at a door; these only grow, but for those that rest.
 #[derive(Debug, Default)]
 pub struct DoorCounts {
+    sent: AtomicU64,
+    resting: AtomicU64,
     accepted: AtomicU64,
     evicted: AtomicU64,
     refused: AtomicU64,
@@ -67,6 +69,21 @@ impl DoorCounts {
     pub const HELP: &'static str = "What happened at a door: connections accepted, evicted to make room, refused because \
                                     their address prefix had most of a full door, and what was closed or refused as \
                                     too much.";
+
+    /// Bytes written to connections, before TLS.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Connections now that are asked for nothing, and make room for others.
+    pub fn resting(&self) -> u64 {
+        self.resting.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes were written.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 
     /// Connections accepted.
     pub fn accepted(&self) -> u64 {
@@ -169,6 +186,14 @@ impl State {
             self.debts.add(prefix, 1, now);
         }
     }
+
+    /// Ends the connection at a place.
+    fn make_room(&mut self, key: u32) {
+        self.places.leave(key);
+        if let Some(out) = self.guests.get(key as usize) {
+            out.cancel();
+        }
+    }
 }
 
 /// One connection's place at a door; dropping it frees the place.
@@ -217,11 +242,11 @@ impl Doorkeeper {
         match room {
             Room::Free => {}
             Room::Instead(other) => {
-                state.had_to_go(other, now);
-                state.places.leave(other);
-                if let Some(out) = state.guests.get(other as usize) {
-                    out.cancel();
+                // That somebody made room for a stranger says nothing of them, if they had just come.
+                if introduction == Introduction::None || state.places.is_silent(other, now) {
+                    state.had_to_go(other, now);
                 }
+                state.make_room(other);
                 count(&self.counts.evicted);
             }
             Room::Soon | Room::Refused | Room::Full => return Err(room),
@@ -229,6 +254,7 @@ impl Doorkeeper {
         let out = CancellationToken::new();
         let key = state.guests.insert(out.clone()) as u32;
         state.places.enter(key, prefix, weight, now);
+        self.tell(&state);
         let lane = if introduction == Introduction::None {
             Meter::lane(state.meter.add(prefix, 1, now))
         } else {
@@ -250,6 +276,11 @@ impl Doorkeeper {
         // Nothing that can panic happens under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tells how many rest.
+    fn tell(&self, state: &State) {
+        self.counts.resting.store(state.places.resting() as u64, Ordering::Relaxed);
+    }
 }
 
 impl Place {
@@ -270,7 +301,9 @@ impl Place {
 
     /// From now on the connection is asked for something, and keeps its place.
     pub fn work(&self) {
-        self.keeper.lock().places.work(self.key);
+        let mut state = self.keeper.lock();
+        state.places.work(self.key);
+        self.keeper.tell(&state);
     }
 
     /// From now on nothing is asked for, or it has come a step further without asking: it may have to make room.
@@ -279,7 +312,10 @@ impl Place {
             // Whose connection a proxy keeps in store nobody can say.
             return;
         }
-        self.keeper.lock().places.rest(self.key, self.keeper.start.elapsed());
+        let mut state = self.keeper.lock();
+        state.places.rest(self.key, self.keeper.start.elapsed());
+        self.keeper.tell(&state);
+        drop(state);
         self.keeper.changed.notify_one();
     }
 
@@ -304,17 +340,24 @@ impl Place {
         turn
     }
 
-    /// A share of the requests in progress for somebody from there, if there is one.
+    /// A share of the requests in progress for somebody from there, if there is one, and if not most connections that
+    /// have some are of that site already.
     pub(super) fn share(&self, peer: SocketAddr) -> Option<Share> {
         let prefix = Prefix::of(peer.ip());
-        if !self.keeper.lock().requests.take(prefix) {
+        let mut state = self.keeper.lock();
+        // A proxy's connections are many people's.
+        let may_work = self.introduction != Introduction::None || state.places.may_work(self.key);
+        let has_share = may_work && state.requests.take(prefix);
+        drop(state);
+        if !has_share {
             count(&self.keeper.counts.requests);
             return None;
         }
         Some(Share { keeper: self.keeper.clone(), prefix })
     }
 
-    /// Reads who is behind a proxy, if the connection says so at its begin. `None` if it does not, and should.
+    /// Reads who is behind a proxy, if the connection says so at its begin. `None` if it does not, and should, or if there
+    /// is no room for them.
     pub(super) async fn introduce(&mut self, stream: &mut TcpStream) -> Option<()> {
         if self.introduction != Introduction::Header {
             return Some(());
@@ -328,6 +371,19 @@ impl Place {
             let now = self.keeper.start.elapsed();
             let mut state = self.keeper.lock();
             let weight = Meter::weight(state.debts.cost(prefix, now));
+            state.places.leave(self.key);
+            match state.places.room(prefix, weight, now) {
+                Room::Free => {}
+                Room::Instead(other) => {
+                    state.had_to_go(other, now);
+                    state.make_room(other);
+                    count(&self.keeper.counts.evicted);
+                }
+                Room::Soon | Room::Refused | Room::Full => {
+                    count(&self.keeper.counts.refused);
+                    return None;
+                }
+            }
             state.places.enter(self.key, prefix, weight, now);
             self.lane = Meter::lane(state.meter.add(prefix, 1, now));
             self.introduction = Introduction::None;
@@ -343,6 +399,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.keeper.lock();
         state.places.leave(self.key);
+        self.keeper.tell(&state);
         state.guests.try_remove(self.key as usize);
         drop(state);
         self.keeper.changed.notify_one();

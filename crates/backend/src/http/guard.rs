@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::DoorCounts;
+
 /// How long what is left of a refused body is thrown away. Closing with something unread takes back the answer that says
 /// why (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
@@ -18,13 +20,14 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 20;
 
 /// Fails a write that has been pending for too long; otherwise a peer that reads nothing would hold its answer, and
-/// its place, for ever. Where a body was left `unread` it lingers after the answer.
+/// its place, for ever. What is written is counted. Where a body was left `unread` it lingers after the answer.
 pub(super) struct WriteGuard<I> {
     io: I,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
     unread: Arc<AtomicBool>,
     lingering: Option<Lingering>,
+    counts: Arc<DoorCounts>,
 }
 
 struct Lingering {
@@ -33,8 +36,8 @@ struct Lingering {
 }
 
 impl<I> WriteGuard<I> {
-    pub(super) fn new(io: I, limit: Duration, unread: Arc<AtomicBool>) -> Self {
-        Self { io, limit, waiting: None, unread, lingering: None }
+    pub(super) fn new(io: I, limit: Duration, unread: Arc<AtomicBool>, counts: Arc<DoorCounts>) -> Self {
+        Self { io, limit, waiting: None, unread, lingering: None, counts }
     }
 }
 
@@ -94,7 +97,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WriteGuard<I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.guard(context, |io, context| io.poll_write(context, bytes))
+        let written = ready!(self.guard(context, |io, context| io.poll_write(context, bytes)));
+        Poll::Ready(written.inspect(|bytes| self.counts.sent(*bytes)))
     }
 
     fn poll_write_vectored(
@@ -102,7 +106,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WriteGuard<I> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.guard(context, |io, context| io.poll_write_vectored(context, bytes))
+        let written = ready!(self.guard(context, |io, context| io.poll_write_vectored(context, bytes)));
+        Poll::Ready(written.inspect(|bytes| self.counts.sent(*bytes)))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -268,24 +268,26 @@ async fn empty_data() {
     }
 }
 
-/// CVE-2019-9511, CVE-2019-9517: who asks for much and opens no window keeps neither it nor the place for ever, however
-/// lively the connection is otherwise.
+/// CVE-2019-9511, CVE-2019-9517: who asks for much and opens no window, or one of a byte, keeps neither it nor the place
+/// for ever, however lively the connection is otherwise.
 #[tokio::test]
-async fn a_window_of_zero_bytes() {
-    let door = open(short());
-    let (mut reader, mut writer) = connect(&door).await;
-    writer.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
-    writer.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, LARGE)).await.unwrap();
-    let lively = tokio::spawn(async move {
-        while writer.write_all(&frame(PING, 0, 0, &[7; 8])).await.is_ok() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    });
-    let end = end(&mut reader).await;
-    assert_eq!(door.count("http2_stalled"), 1, "{end:?}");
-    drop(reader);
-    timeout(NEVER, lively).await.expect("an end").unwrap();
-    others_are_served(&door).await;
+async fn a_window_of_no_byte_or_one() {
+    for window in [0, 1] {
+        let door = open(short());
+        let (mut reader, mut writer) = connect(&door).await;
+        writer.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, window])).await.unwrap();
+        writer.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, LARGE)).await.unwrap();
+        let lively = tokio::spawn(async move {
+            while writer.write_all(&frame(PING, 0, 0, &[7; 8])).await.is_ok() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let end = end(&mut reader).await;
+        assert_eq!(door.count("http2_stalled"), 1, "{window}: {end:?}");
+        drop(reader);
+        timeout(NEVER, lively).await.expect("an end").unwrap();
+        others_are_served(&door).await;
+    }
 }
 
 /// What may be sent of a body before anybody reads it is little where bodies are small.

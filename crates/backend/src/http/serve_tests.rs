@@ -335,17 +335,22 @@ async fn one_prefix_does_not_have_all_requests() {
     while !ask_from([127, 66, 0, 2], &door).await.starts_with("HTTP/1.1 200 ") {}
 }
 
-/// Those in use are not closed for anybody; but the last places are for those who have few.
+/// Those in use are not closed for anybody; but one network alone may use half of the door, and the last places are for
+/// those who have few.
 #[tokio::test]
 async fn the_last_places_are_not_for_who_has_most() {
     let door = open(Limits { connections_max: 64, ..Limits::default() });
     let mut busy = Vec::new();
-    for _ in 0..62 {
-        let mut stream = connect_from([127, 66, 0, 1], &door).await;
-        stream.write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        busy.push(stream);
+    for (network, count) in [(66, 32), (67, 16), (68, 8), (69, 4), (70, 2)] {
+        for _ in 0..count {
+            let mut stream = connect_from([127, network, 0, 1], &door).await;
+            stream.write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            busy.push(stream);
+        }
+        // All of those may still be on their way. Beyond the last two nobody of theirs comes in.
+        while count > 2 && !ask_from([127, network, 0, 2], &door).await.starts_with("HTTP/1.1 503 ") {}
     }
-    // Two more of them: one is held, the other not heard. Then somebody from elsewhere.
+    // Two more of the first: one is held, the other not heard. Then somebody from elsewhere.
     let (one, mut other) =
         (connect_from([127, 66, 0, 1], &door).await, connect_from([127, 66, 0, 1], &door).await);
     let answer = ask_from([127, 1, 0, 1], &door).await;
@@ -402,4 +407,25 @@ async fn what_was_peeked_is_read_again() {
     let mut text = String::new();
     io.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "GET / HTTP");
+}
+
+#[tokio::test]
+async fn what_is_written_and_who_rests_is_counted() {
+    let limits = Limits::default();
+    let counts = limits.counts.clone();
+    let door = open(limits);
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut answer = [0; 4_096];
+    let length = stream.read(&mut answer).await.unwrap();
+    assert_eq!(counts.sent_bytes(), length as u64);
+    // It keeps the connection, and asks for nothing more.
+    let resting = async |expected| {
+        while counts.resting() != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), resting(1)).await.unwrap();
+    drop(stream);
+    timeout(Duration::from_secs(20), resting(0)).await.unwrap();
 }

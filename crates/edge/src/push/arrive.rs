@@ -120,6 +120,13 @@ impl Push {
         }
     }
 
+    /// Closes who rests, so that another may have the place.
+    fn make_room(&mut self, key: u32) {
+        count(&self.shared.counters.evicted);
+        self.sites.places.leave(key);
+        self.crowd.gone.push(key);
+    }
+
     /// Closes who has been silent, or takes nothing, and remembers where those came from that never asked.
     pub(super) fn close_silent(&mut self, key: u32) {
         self.sites.had_to_go(key, self.clock);
@@ -136,8 +143,13 @@ impl Push {
         match room {
             Room::Free => {}
             Room::Instead(other) => {
-                count(&self.shared.counters.evicted);
-                self.close_silent(other);
+                // That somebody made room for a stranger says nothing of them, if they had just come.
+                if newcomer.introduction == Introduction::None
+                    || self.sites.places.is_silent(other, self.clock)
+                {
+                    self.sites.had_to_go(other, self.clock);
+                }
+                self.make_room(other);
                 self.clear_away();
             }
             room => return Err((newcomer, room)),
@@ -179,8 +191,11 @@ impl Push {
 
     /// A proxy has said who is behind it: the connection begins. Returns as [`Self::serve_caller`].
     pub(super) fn begin(&mut self, key: u32, introduced: Introduced) -> u32 {
-        if let Introduced::Client(client) = introduced {
-            self.weigh(key, Prefix::of(client.ip()));
+        if let Introduced::Client(client) = introduced
+            && !self.weigh(key, Prefix::of(client.ip()))
+        {
+            self.crowd.gone.push(key);
+            return 0;
         }
         let tls = self.tls.as_ref().map(|tls| tls.config(tls::Door::Push));
         let conn = &mut self.crowd.conns[key as usize];
@@ -194,22 +209,32 @@ impl Push {
         self.serve_caller(key)
     }
 
-    /// It is known now where a connection comes from.
-    fn weigh(&mut self, key: u32, prefix: Prefix) {
+    /// It is known now where a connection comes from. Whether there is room for it; otherwise it has to go.
+    fn weigh(&mut self, key: u32, prefix: Prefix) -> bool {
+        let weight = self.sites.weight(prefix, self.clock);
+        // It has a place: who comes from there may have it, or not.
+        self.sites.places.leave(key);
+        let room = self.sites.places.room(prefix, weight, self.clock);
+        if let Room::Instead(other) = room {
+            self.sites.had_to_go(other, self.clock);
+            self.make_room(other);
+        }
+        self.sites.places.enter(key, prefix, weight, self.clock);
         let conn = &mut self.crowd.conns[key as usize];
         conn.lane = self.sites.lane(prefix, self.clock);
         conn.is_anonymous = false;
-        let weight = self.sites.weight(prefix, self.clock);
-        self.sites.places.enter(key, prefix, weight, self.clock);
+        let may = matches!(room, Room::Free | Room::Instead(_));
+        if !may {
+            count(&self.shared.counters.refused_heavy);
+        }
+        may
     }
 
-    /// Learns from a request of a proxy who is behind it.
-    pub(super) fn identify(&mut self, key: u32, head: &request::Parts) -> Result<(), ForwardedError> {
+    /// Learns from a request of a proxy who is behind it. Whether there is room for them.
+    pub(super) fn identify(&mut self, key: u32, head: &request::Parts) -> Result<bool, ForwardedError> {
         let is_anonymous = self.crowd.conns[key as usize].is_anonymous;
         let introduction = if is_anonymous { Introduction::Requests } else { Introduction::None };
-        if let Some(client) = self.proxies.client(&head.headers, introduction)? {
-            self.weigh(key, Prefix::of(client));
-        }
-        Ok(())
+        let client = self.proxies.client(&head.headers, introduction)?;
+        Ok(client.is_none_or(|client| self.weigh(key, Prefix::of(client))))
     }
 }

@@ -54,19 +54,29 @@ pub(crate) struct Admitted {
     pub(crate) response: Response,
 }
 
-/// Decides about a request. `patient` is whether the caller may still wait for a window that is being filled, `is_new`
-/// whether nothing was decided about it yet.
-pub(crate) fn decide(shared: &Shared, head: &request::Parts, patient: bool, is_new: bool) -> Verdict {
+/// How a request is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    /// Whether the caller may still wait for a window that is being filled.
+    pub(crate) patient: bool,
+    /// Whether nothing was decided about it yet.
+    pub(crate) is_new: bool,
+    /// Whether not most of this door's connections are of the caller's network already.
+    pub(crate) has_share: bool,
+}
+
+/// Decides about a request.
+pub(crate) fn decide(shared: &Shared, head: &request::Parts, asking: Asking) -> Verdict {
     if let Some(response) = answer::other_method(&head.method) {
         return Verdict::Answer(response);
     }
-    listen(shared, head, patient, is_new).unwrap_or_else(Verdict::Answer)
+    listen(shared, head, asking).unwrap_or_else(Verdict::Answer)
 }
 
-fn listen(shared: &Shared, head: &request::Parts, patient: bool, is_new: bool) -> Result<Verdict, Response> {
+fn listen(shared: &Shared, head: &request::Parts, asking: Asking) -> Result<Verdict, Response> {
     let asked = asked(head)?;
     let ticket = check_ticket(shared, asked.ticket, &asked)?;
-    if ticket.is_none() && is_new && head.method == Method::GET {
+    if ticket.is_none() && asking.is_new && head.method == Method::GET {
         count(&shared.counters.newcomers);
     }
     // Who comes back to a restarted edge must not be told that the event does not exist, or is over.
@@ -86,7 +96,7 @@ fn listen(shared: &Shared, head: &request::Parts, patient: bool, is_new: bool) -
         })?;
     }
     let priority = priority(ticket.as_ref(), asked.from.is_some());
-    if let Some(why) = shared.refusal(priority) {
+    if let Some(why) = shared.refusal(priority).or_else(|| crowded_out(shared, priority, asking)) {
         // The page has a waiting room of its own.
         let is_plain = ticket.is_none() || asked.container != Container::Mp4;
         let delayed =
@@ -97,7 +107,7 @@ fn listen(shared: &Shared, head: &request::Parts, patient: bool, is_new: bool) -
     {
         let window = live.window();
         // A window without parts is not waited for: the response begins, and tells how it stands.
-        if patient && window.newest().is_some() && !window.is_settled() {
+        if asking.patient && window.newest().is_some() && !window.is_settled() {
             return Ok(Verdict::Later);
         }
         start.check(&window).map_err(|future| {
@@ -219,6 +229,16 @@ fn to_recording(shared: &Shared, headers: &HeaderMap, asked: &PushAddress<'_>) -
         Container::Mp3 => "recording.mp3".to_owned(),
     };
     answer::to_files(shared, headers, &asked.event, &file)
+}
+
+/// Whether those who are here of the caller's network are so many that what is left is for others. Who listened before is
+/// not asked.
+fn crowded_out(shared: &Shared, priority: Priority, asking: Asking) -> Option<&'static str> {
+    if asking.has_share || priority < Priority::Holder {
+        return None;
+    }
+    count(&shared.counters.refused_share);
+    Some("most who listen here are of your network, and the places that are left are for others")
 }
 
 /// In which class somebody is served. Who shows a ticket and names a part has been listening; without a ticket everybody

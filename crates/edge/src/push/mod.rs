@@ -33,6 +33,7 @@ use admission::doorstep::Lanes;
 use admission::ticket::TicketId;
 use axum::response::Response;
 use backend::http::proxy::Proxies;
+use backend::problem::Problem;
 use backend::tls::Tls;
 use fanout::{Cursor, Start};
 use formats::mp3::icy::{Interleaver, METAINT, TitleBlock};
@@ -51,7 +52,7 @@ use crate::shared::{Shared, count};
 use arrive::{Newcomer, Sites};
 use conn::{Awaited, Conn, Incoming, Listener, Named, Progress, Shaken, State, Tally};
 use crowd::Crowd;
-use door::{Admitted, Verdict};
+use door::{Admitted, Asking, Verdict};
 use hall::Hall;
 use head::Received;
 use measure::Stretches;
@@ -340,6 +341,8 @@ impl Push {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let cpu_us = cpu.tv_sec.unsigned_abs() * 1_000_000 + cpu.tv_nsec.unsigned_abs() / 1_000;
         self.shared.counters.push_cpu_us.store(cpu_us, Ordering::Relaxed);
+        let resting = self.sites.places.resting() as u64;
+        self.shared.counters.resting.store(resting, Ordering::Relaxed);
         self.stretches.tell(&self.shared.counters.stretch);
         if self.crowd.second.is_multiple_of(survey::EVERY_S) {
             self.surveyor.begin();
@@ -621,7 +624,15 @@ impl Push {
                 Received::Part => {}
                 Received::Whole(head) => {
                     match self.identify(key, &head) {
-                        Ok(()) => self.decide(key, head, None),
+                        Ok(true) => self.decide(key, head, None),
+                        Ok(false) => {
+                            let why = "most connections of this door are of the same network";
+                            self.answer(
+                                key,
+                                head::problem(Problem::unavailable(why, answer::retry_after())),
+                                &head.method,
+                            );
+                        }
                         Err(error) => {
                             count(&self.shared.counters.introductions_refused);
                             self.answer(key, head::problem(error.into()), &head.method);
@@ -643,7 +654,8 @@ impl Push {
         conn.since = since.unwrap_or(self.crowd.second);
         self.sites.places.work(key);
         let patient = self.crowd.second - conn.since <= PATIENCE_S;
-        match door::decide(&self.shared, &head, patient, since.is_none()) {
+        let asking = Asking { patient, is_new: since.is_none(), has_share: self.sites.places.may_work(key) };
+        match door::decide(&self.shared, &head, asking) {
             Verdict::Listen(admitted) => self.admit(key, *admitted),
             Verdict::Answer(mut response) => {
                 answer::shared_headers(&mut response);

@@ -106,6 +106,39 @@ async fn a_crowd_behind_one_address_gets_through_a_small_door() {
     edge.stop().await;
 }
 
+/// One network alone gets half of the door to listen at; the others find a place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_network_does_not_have_all_places_to_listen() {
+    const REQUEST: &[u8] = b"GET /live/talk/opus-48.mp4 HTTP/1.1\r\nHost: a\r\n\r\n";
+    const LISTENERS: usize = 40;
+    let directory = TempDir::new().unwrap();
+    let mut studio = Studio::new(directory.path(), "talk");
+    let edge = Edge::start(directory.path(), 0, |config| config.listeners_max = LISTENERS + DOORSTEP);
+    studio.air_silence(4);
+    studio.heard_by("edge-0").await;
+    let listen = async |from: [u8; 4]| {
+        let mut stream = connect_from(from, edge.push).await;
+        stream.write_all(REQUEST).await.unwrap();
+        let mut head = [0; 64];
+        let length = timeout(NEVER, stream.read(&mut head)).await.expect("an answer").unwrap();
+        (stream, String::from_utf8_lossy(&head[..length]).into_owned())
+    };
+    let mut held = Vec::new();
+    let half = (LISTENERS + 2 * DOORSTEP) / 2;
+    for number in 0..half {
+        let (stream, answer) = listen([127, 66, 0, 1 + (number % 200) as u8]).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{number}: {answer}");
+        held.push(stream);
+    }
+    let (_, answer) = listen([127, 66, 0, 9]).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert_eq!(edge.figure("minassa_edge_refused_total{why=\"network\"}").await, 1);
+    let (other, answer) = listen([127, 1, 0, 1]).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop((held, other));
+    edge.stop().await;
+}
+
 // ---- behind a proxy ----------------------------------------------------------------------------------------------------
 
 const REFUSED_INTRODUCTIONS: &str = "minassa_edge_refused_introductions_total";

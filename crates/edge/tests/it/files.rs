@@ -397,7 +397,8 @@ async fn recordings_have_ranges_and_validators() {
             assert_eq!(response.header("etag"), etag);
         }
         let head = request(edge.files, "HEAD", &path, &[("Range", "bytes=10-19")]).await;
-        assert_eq!((head.status, head.header("content-length")), (206, "10"));
+        assert_eq!(head.status, 200, "only a GET has ranges");
+        assert_eq!(head.header("content-length"), length.to_string());
     }
     edge.stop().await;
 }
